@@ -1,0 +1,1 @@
+"""ModelRollout: safe model swaps for image-generation services on Kubernetes."""

@@ -1,0 +1,1 @@
+"""The ``ModelRollout`` API: types, conditions and reasons, revision names, CRD generator."""

@@ -1,0 +1,222 @@
+"""``ModelRollout.status``: what the operator observed and decided.
+
+Small, and written only when something changed. It holds what cannot be observed again: which
+revision is stable, how far the attempt is, and the counters from which its evidence is measured.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from modelrollout.api.base import ApiModel
+
+__all__ = [
+    "HISTORY_LIMIT",
+    "Attempt",
+    "AttemptOutcome",
+    "CandidateStatus",
+    "Condition",
+    "ConditionStatus",
+    "CounterBaseline",
+    "EdgeCount",
+    "GateStatus",
+    "RejectedRevision",
+    "StablePointer",
+    "StageKind",
+    "Status",
+]
+
+HISTORY_LIMIT = 10
+"""Attempts kept in ``status.history``, newest first."""
+
+_Text = Annotated[str, Field(max_length=1024)]
+_Word = Annotated[str, Field(max_length=128)]
+_Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=40)]
+
+
+class ConditionStatus(StrEnum):
+    """Truth of a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """A state of the rollout, in the form of ``metav1.Condition``."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: ConditionStatus
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    last_transition_time: _Time
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    message: Annotated[str, Field(max_length=4096)] = ""
+
+
+class StageKind(StrEnum):
+    """Where an attempt is."""
+
+    LOAD = "Load"
+    ISOLATED = "Isolated"
+    PROMOTE = "Promote"
+    ROLLBACK = "Rollback"
+    HELD = "Held"
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended."""
+
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    ABORTED = "Aborted"
+    SUPERSEDED = "Superseded"
+
+
+class EdgeCount(ApiModel):
+    """Requests answered within a bucket edge of the latency histogram."""
+
+    edge_milliseconds: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=0)]
+
+
+class CounterBaseline(ApiModel):
+    """Counters of the candidate's pod when its warm-up ended; evidence is what came after."""
+
+    pod: Annotated[str, Field(max_length=253)]
+    time: _Time
+    succeeded: Annotated[int, Field(ge=0)]
+    failed: Annotated[int, Field(ge=0)]
+    images: Annotated[int, Field(ge=0)]
+    measured: Annotated[int, Field(ge=0)]
+    gpu_seconds: Annotated[str, Field(max_length=40)]
+    gpu_seconds_squares: Annotated[str, Field(max_length=40)]
+    busy_seconds: Annotated[str, Field(max_length=40)]
+    timed: Annotated[int, Field(ge=0)]
+    within: Annotated[
+        list[EdgeCount], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = []  # noqa: RUF012 - pydantic copies defaults
+
+
+class GateStatus(ApiModel):
+    """The verdict of one gate and what it rests on."""
+
+    name: Annotated[str, Field(max_length=63)]
+    verdict: _Word
+    """`Pass`, `Fail`, `Inconclusive` or `Invalid`."""
+
+    requests: Annotated[int, Field(ge=0)] | None = None
+    """Requests (or prompts) judged."""
+
+    estimate: _Word | None = None
+    interval: _Word | None = None
+    limit: _Word | None = None
+    message: _Text = ""
+
+
+class StablePointer(ApiModel):
+    """The revision that serves users."""
+
+    revision: Annotated[str, Field(max_length=63)]
+    promoted_time: _Time
+
+
+class CandidateStatus(ApiModel):
+    """The attempt in progress."""
+
+    revision: Annotated[str, Field(max_length=63)]
+    attempt: Annotated[int, Field(ge=1)]
+    stage: StageKind
+    stage_name: Annotated[str, Field(max_length=63)] = ""
+    """Name of the declared stage that is being measured."""
+
+    started_time: _Time
+    stage_started_time: _Time
+    deadline_time: _Time | None = None
+    baseline: CounterBaseline | None = None
+    requests: Annotated[str, Field(max_length=32)] = ""
+    """Requests measured and their limit, such as '34/300'."""
+
+    reason: _Word = ""
+    """Why the attempt is being rolled back or held."""
+
+    message: _Text = ""
+    decided_time: _Time | None = None
+    """When the roll-back or the promotion was decided."""
+
+    outcome: AttemptOutcome | None = None
+    """How the attempt will end once its current stage is done."""
+
+
+class RejectedRevision(ApiModel):
+    """A revision that is not tried again until the spec changes or it is retried on purpose."""
+
+    revision: Annotated[str, Field(max_length=63)]
+    reason: _Word
+    message: _Text
+    rejected_time: _Time
+
+
+class Attempt(ApiModel):
+    """An attempt that ended."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    revision: Annotated[str, Field(max_length=63)]
+    outcome: AttemptOutcome
+    reason: _Word
+    message: _Text
+    started_time: _Time
+    finished_time: _Time
+    decision_to_done_milliseconds: Annotated[int, Field(ge=0)] | None = None
+    """Time from the decision until it was carried out and verified."""
+
+
+class Status(ApiModel):
+    """What the operator observed and decided."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    attempts: Annotated[int, Field(ge=0)] = 0
+    """Number of the latest attempt."""
+
+    stable: StablePointer | None = None
+    candidate: CandidateStatus | None = None
+    rejected: RejectedRevision | None = None
+    verdict: _Word = ""
+    """Verdict over all enforced gates of the attempt in progress or the latest one."""
+
+    gates: Annotated[
+        list[GateStatus],
+        Field(
+            max_length=16,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ] = []  # noqa: RUF012 - pydantic copies defaults
+    """Gates of the attempt in progress or of the latest one."""
+
+    history: Annotated[
+        list[Attempt],
+        Field(
+            max_length=HISTORY_LIMIT,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["attempt"],
+            },
+        ),
+    ] = []  # noqa: RUF012 - pydantic copies defaults
+    """Attempts that ended, newest first."""
+
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = []  # noqa: RUF012 - pydantic copies defaults
