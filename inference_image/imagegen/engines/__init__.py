@@ -1,0 +1,1 @@
+"""Engines: what turns a batch of prompts and seeds into pictures."""

@@ -1,0 +1,223 @@
+"""The engine that runs a diffusers pipeline, on a CUDA device when there is one."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+# Read by the libraries when they are imported: nothing is fetched, no shipped code is run.
+os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+
+from imagegen.contract import OomPhase, StartupFailureCode
+from imagegen.engines.base import Batch, Engine, Generated, Images, StageClock
+from imagegen.engines.folder import ModelFolder
+from imagegen.engines.schedulers import check_scheduler
+from imagegen.errors import EngineBroken, GenerationCancelled, OutOfMemory, StartupFailed
+
+__all__ = ["DTYPES", "DiffusersEngine", "is_out_of_memory"]
+
+DTYPES = {
+    "BFloat16": torch.bfloat16,
+    "Float16": torch.float16,
+    "Float32": torch.float32,
+}
+"""Values of ``--precision``."""
+
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
+
+_LEAST_MULTIPLE = 8  # SD and SDXL ask for it whatever the VAE's factor is
+_UNBOUNDED_SIDE = 1 << 16
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the device's or the host's allocator had no memory."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+class DiffusersEngine(Engine):
+    """A text-to-image pipeline of diffusers.
+
+    Parameters
+    ----------
+    pipeline
+        A loaded pipeline, on its device, in evaluation mode.
+    precision
+        A key of :data:`DTYPES`, told in the description.
+    """
+
+    def __init__(self, pipeline: Any, *, precision: str) -> None:
+        self._pipeline = pipeline
+        self._precision = precision
+        self._clock: StageClock | None = None
+        self._device = torch.device(pipeline.device)
+        self.device = "cpu" if self._device.type == "cpu" else f"cuda:{self._device.index or 0}"
+        self._is_flux = type(pipeline).__name__ == "FluxPipeline"
+        self.takes_negative_prompt = not self._is_flux
+        factor = int(pipeline.vae_scale_factor)
+        patch = int(getattr(pipeline, "patch_size", 2 if self._is_flux else 1))
+        self.size_multiple = math.lcm(_LEAST_MULTIPLE, factor * patch)
+        denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
+        positions = denoiser.config.get("pos_embed_max_size")
+        self.max_side = positions * patch * factor if positions else _UNBOUNDED_SIDE
+        denoiser.register_forward_pre_hook(lambda *_: self._enter(OomPhase.DENOISE))
+        pipeline.vae.decoder.register_forward_pre_hook(lambda *_: self._enter(OomPhase.DECODE))
+        pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def load(
+        cls, folder: ModelFolder, *, precision: str, scheduler: str, max_steps: int
+    ) -> DiffusersEngine:
+        """Load a checked folder on the best device and put the wanted sampler in.
+
+        Parameters
+        ----------
+        folder
+            A folder that passed :func:`imagegen.engines.folder.check_folder`.
+        precision
+            A key of :data:`DTYPES`.
+        scheduler
+            Class name of a diffusers scheduler without the suffix ``Scheduler``.
+        max_steps
+            The most steps a request may ask for; the sampler must be able to take them.
+
+        Raises
+        ------
+        StartupFailed
+            With code ``ModelInvalid`` when the folder cannot be loaded, or the sampler does not
+            fit; ``CudaOOM`` or ``HostOOM`` when memory ran out.
+        """
+        check_scheduler(scheduler, folder.scheduler_class)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(
+                folder.path,
+                dtype=DTYPES[precision],
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            ).to(device)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise StartupFailed(
+                    _oom_code(device), "no memory to load the model's weights; use a bigger device"
+                ) from error
+            raise StartupFailed(
+                StartupFailureCode.MODEL_INVALID,
+                f"the model in {folder.path} cannot be loaded: {_first_line(error)}",
+            ) from error
+        scheduler_class = getattr(diffusers, f"{scheduler}Scheduler")
+        pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+        most = pipeline.scheduler.config.get("original_inference_steps")
+        if most is not None and max_steps > most:
+            raise StartupFailed(
+                StartupFailureCode.MODEL_INVALID,
+                f"scheduler {scheduler} takes at most {most} steps, but --max-steps is {max_steps}",
+            )
+        return cls(pipeline, precision=precision)
+
+    def generate(self, batch: Batch, *, should_stop: Callable[[], bool]) -> Generated:
+        """Make the pictures of a batch; see the interface."""
+        clock = StageClock(self._now)
+        self._clock = clock
+        try:
+            images = self._call(batch, clock, should_stop)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                if isinstance(error, torch.AcceleratorError):
+                    raise EngineBroken(_first_line(error)) from error
+                raise
+        else:
+            clock.finish()
+            return Generated(images, clock.stages, clock.steps)
+        finally:
+            self._clock = None
+        # Only here are the exception and the frames whose tensors it kept alive gone.
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise OutOfMemory(clock.stage)
+
+    def _call(self, batch: Batch, clock: StageClock, should_stop: Callable[[], bool]) -> Images:
+        settings = batch.settings
+
+        def step_ended(_pipe: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+            clock.step_ended()
+            if should_stop():
+                raise GenerationCancelled("given up at a step boundary")
+            return state
+
+        arguments: dict[str, Any] = {
+            "prompt": list(batch.prompts),
+            "width": settings.width,
+            "height": settings.height,
+            "num_inference_steps": settings.steps,
+            "guidance_scale": settings.guidance_scale,
+            # Fresh ones for every attempt: a generator that a failed attempt drew from is spent.
+            "generator": [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds],
+            "output_type": "np",
+            "callback_on_step_end": step_ended,
+        }
+        if settings.negative_prompt is not None and self.takes_negative_prompt:
+            arguments["negative_prompt"] = [settings.negative_prompt] * len(batch)
+        with torch.inference_mode():
+            return np.asarray(self._pipeline(**arguments).images, dtype=np.float32)
+
+    def describe(self) -> dict[str, str]:
+        """Describe what pictures depend on."""
+        gpu = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "none"
+        return {
+            "pipeline": type(self._pipeline).__name__,
+            "dtype": self._precision,
+            "scheduler": type(self._pipeline.scheduler).__name__.removesuffix("Scheduler"),
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+            "gpu": gpu,
+        }
+
+    def memory(self) -> dict[str, int]:
+        """Device memory in bytes by kind; empty on a CPU."""
+        if self._device.type != "cuda":
+            return {}
+        free, total = torch.cuda.mem_get_info(self._device)
+        return {
+            "allocated": torch.cuda.memory_allocated(self._device),
+            "reserved": torch.cuda.memory_reserved(self._device),
+            "peak_allocated": torch.cuda.max_memory_allocated(self._device),
+            "peak_reserved": torch.cuda.max_memory_reserved(self._device),
+            "device_used": total - free,
+            "device_total": total,
+        }
+
+    def _enter(self, stage: OomPhase) -> None:
+        if self._clock is not None:
+            self._clock.enter(stage)
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def _oom_code(device: str) -> StartupFailureCode:
+    return StartupFailureCode.HOST_OOM if device == "cpu" else StartupFailureCode.CUDA_OOM
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

@@ -1,0 +1,1 @@
+"""Small models made on the spot, for tests and demonstrations."""

@@ -1,0 +1,65 @@
+"""Settings of one server process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagegen import contract
+
+__all__ = ["Defaults", "Limits", "ServeSettings"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request gets when it does not say otherwise."""
+
+    steps: int
+    guidance_scale: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a request may ask for."""
+
+    max_steps: int
+    max_batch_size: int
+    max_images_per_request: int
+    max_pixels: int
+    max_prompt_characters: int = 2000
+    max_guidance_scale: float = 50.0
+    max_body_bytes: int = 65536
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """All that ``imagegen serve`` is told; times in seconds."""
+
+    model: Path
+    model_name: str
+    revision: str
+    precision: str
+    scheduler: str
+    defaults: Defaults
+    limits: Limits
+    latency_edges: tuple[float, ...]
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's address is not known before it runs
+    port: int = contract.HTTP_PORT
+    metrics_port: int = contract.METRICS_PORT
+    queue_capacity: int = 16
+    request_timeout_seconds: float = 300.0
+    drain_seconds: float = 20.0
+    termination_log: Path = Path(contract.TERMINATION_LOG)
+
+    def mistakes(self) -> list[str]:
+        """Name settings that contradict each other, in words of the command line."""
+        found = []
+        if self.defaults.steps > self.limits.max_steps:
+            found.append(f"--steps {self.defaults.steps} is above --max-steps")
+        if self.defaults.width * self.defaults.height > self.limits.max_pixels:
+            found.append("--width times --height is above --max-pixels")
+        if not 0 <= self.defaults.guidance_scale <= self.limits.max_guidance_scale:
+            found.append(f"--guidance-scale must be 0 to {self.limits.max_guidance_scale:g}")
+        return found
