@@ -5,12 +5,12 @@ from __future__ import annotations
 from imagegen.contract import OomPhase, Outcome, StartupFailureCode
 
 __all__ = [
-    "EngineBroken",
-    "GenerationCancelled",
+    "DeviceMemoryError",
+    "EngineBrokenError",
+    "GenerationCancelledError",
     "ImagegenError",
-    "OutOfMemory",
-    "RequestRefused",
-    "StartupFailed",
+    "RequestRefusedError",
+    "StartupError",
 ]
 
 
@@ -18,7 +18,7 @@ class ImagegenError(Exception):
     """Base of all errors of this package; the text is fit for a user."""
 
 
-class StartupFailed(ImagegenError):
+class StartupError(ImagegenError):
     """The server cannot start; a restart with the same settings would fail again.
 
     Parameters
@@ -35,7 +35,7 @@ class StartupFailed(ImagegenError):
         self.message = message
 
 
-class RequestRefused(ImagegenError):
+class RequestRefusedError(ImagegenError):
     """A request that gets an error as its answer.
 
     Parameters
@@ -73,7 +73,7 @@ class RequestRefused(ImagegenError):
         self.retry_after = retry_after
 
 
-class OutOfMemory(ImagegenError):
+class DeviceMemoryError(ImagegenError):
     """The device (or the host's allocator) had no memory for the batch; the engine is usable."""
 
     def __init__(self, phase: OomPhase) -> None:
@@ -81,9 +81,9 @@ class OutOfMemory(ImagegenError):
         self.phase = phase
 
 
-class GenerationCancelled(ImagegenError):
+class GenerationCancelledError(ImagegenError):
     """The generation was given up at a step boundary because nobody waits for it any more."""
 
 
-class EngineBroken(ImagegenError):
+class EngineBrokenError(ImagegenError):
     """The device is in a state that only a new process can mend."""

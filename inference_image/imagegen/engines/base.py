@@ -37,10 +37,12 @@ class Batch:
     settings: GenerationSettings
 
     def __post_init__(self) -> None:
+        """Refuse prompts without seeds."""
         if not self.prompts or len(self.prompts) != len(self.seeds):
             raise ValueError("a batch needs at least one prompt, and as many seeds as prompts")
 
     def __len__(self) -> int:
+        """Give the number of pictures."""
         return len(self.prompts)
 
     def halves(self) -> tuple[Batch, Batch]:
@@ -68,6 +70,7 @@ class StageClock:
     steps: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        """Start the clock."""
         self._stage_began = self._step_began = self.now()
 
     def enter(self, stage: OomPhase) -> None:
@@ -134,11 +137,11 @@ class Engine(ABC):
 
         Raises
         ------
-        OutOfMemory
+        DeviceMemoryError
             If memory ran out. All memory of the attempt has been given back.
-        GenerationCancelled
+        GenerationCancelledError
             If `should_stop` said so.
-        EngineBroken
+        EngineBrokenError
             If the device needs a new process.
         """
 

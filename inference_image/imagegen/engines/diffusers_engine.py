@@ -22,7 +22,12 @@ from imagegen.contract import OomPhase, StartupFailureCode
 from imagegen.engines.base import Batch, Engine, Generated, Images, StageClock
 from imagegen.engines.folder import ModelFolder
 from imagegen.engines.schedulers import check_scheduler
-from imagegen.errors import EngineBroken, GenerationCancelled, OutOfMemory, StartupFailed
+from imagegen.errors import (
+    DeviceMemoryError,
+    EngineBrokenError,
+    GenerationCancelledError,
+    StartupError,
+)
 
 __all__ = ["DTYPES", "DiffusersEngine", "is_out_of_memory"]
 
@@ -98,7 +103,7 @@ class DiffusersEngine(Engine):
 
         Raises
         ------
-        StartupFailed
+        StartupError
             With code ``ModelInvalid`` when the folder cannot be loaded, or the sampler does not
             fit; ``CudaOOM`` or ``HostOOM`` when memory ran out.
         """
@@ -114,10 +119,10 @@ class DiffusersEngine(Engine):
             ).to(device)
         except Exception as error:
             if is_out_of_memory(error):
-                raise StartupFailed(
+                raise StartupError(
                     _oom_code(device), "no memory to load the model's weights; use a bigger device"
                 ) from error
-            raise StartupFailed(
+            raise StartupError(
                 StartupFailureCode.MODEL_INVALID,
                 f"the model in {folder.path} cannot be loaded: {_first_line(error)}",
             ) from error
@@ -125,7 +130,7 @@ class DiffusersEngine(Engine):
         pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
         most = pipeline.scheduler.config.get("original_inference_steps")
         if most is not None and max_steps > most:
-            raise StartupFailed(
+            raise StartupError(
                 StartupFailureCode.MODEL_INVALID,
                 f"scheduler {scheduler} takes at most {most} steps, but --max-steps is {max_steps}",
             )
@@ -140,7 +145,7 @@ class DiffusersEngine(Engine):
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 if isinstance(error, torch.AcceleratorError):
-                    raise EngineBroken(_first_line(error)) from error
+                    raise EngineBrokenError(_first_line(error)) from error
                 raise
         else:
             clock.finish()
@@ -151,7 +156,7 @@ class DiffusersEngine(Engine):
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        raise OutOfMemory(clock.stage)
+        raise DeviceMemoryError(clock.stage)
 
     def _call(self, batch: Batch, clock: StageClock, should_stop: Callable[[], bool]) -> Images:
         settings = batch.settings
@@ -159,7 +164,7 @@ class DiffusersEngine(Engine):
         def step_ended(_pipe: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
             clock.step_ended()
             if should_stop():
-                raise GenerationCancelled("given up at a step boundary")
+                raise GenerationCancelledError("given up at a step boundary")
             return state
 
         arguments: dict[str, Any] = {

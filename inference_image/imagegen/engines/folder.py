@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagegen.contract import StartupFailureCode
-from imagegen.errors import StartupFailed
+from imagegen.errors import StartupError
 
 __all__ = ["PIPELINE_CLASSES", "ModelFolder", "check_folder"]
 
@@ -31,8 +31,8 @@ class ModelFolder:
     scheduler_class: str
 
 
-def _invalid(message: str) -> StartupFailed:
-    return StartupFailed(StartupFailureCode.MODEL_INVALID, message)
+def _invalid(message: str) -> StartupError:
+    return StartupError(StartupFailureCode.MODEL_INVALID, message)
 
 
 def _read_index(path: Path) -> dict[str, object]:
@@ -83,7 +83,7 @@ def check_folder(path: Path) -> ModelFolder:
 
     Raises
     ------
-    StartupFailed
+    StartupError
         With code ``ModelInvalid``, naming what is wrong.
     """
     index = _read_index(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imagegen.contract import StartupFailureCode
-from imagegen.errors import StartupFailed
+from imagegen.errors import StartupError
 
 __all__ = ["FLOW_MATCHING", "NOISE_PREDICTING", "check_scheduler", "usable_schedulers"]
 
@@ -40,12 +40,12 @@ def check_scheduler(wanted: str, own_scheduler: str) -> None:
 
     Raises
     ------
-    StartupFailed
+    StartupError
         With code ``ModelInvalid`` and the samplers that are usable.
     """
     usable = usable_schedulers(own_scheduler)
     if wanted not in usable:
-        raise StartupFailed(
+        raise StartupError(
             StartupFailureCode.MODEL_INVALID,
             f"scheduler {wanted} cannot sample this model, whose own one is {own_scheduler}; "
             f"usable: {', '.join(usable)}",

@@ -1,13 +1,13 @@
 """Pixel stability deviation (PSD): how much pictures that should be alike differ.
 
-For images ``x_1 .. x_n`` of the same size, decoded to 8 bits and scaled to [0, 1], with ``M`` samples
-(height x width x 3) each::
+For images ``x_1 .. x_n`` of the same size, decoded to 8 bits and scaled to [0, 1], with ``M``
+samples (height x width x 3) each::
 
     s_m^2 = 1/(n-1) * sum_i (x_i,m - mean_m)^2
     PSD   = sqrt( 1/M * sum_m s_m^2 )
 
-It is 0 exactly if all images are identical, does not depend on their order, and ``sqrt(2) * PSD`` is
-the root mean square difference of two random members.
+It is 0 exactly if all images are identical and does not depend on their order; ``sqrt(2) * PSD``
+is the root mean square difference of two random members.
 """
 
 from __future__ import annotations

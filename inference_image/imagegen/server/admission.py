@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from imagegen.contract import Outcome
 from imagegen.engines.base import Images
-from imagegen.errors import RequestRefused
+from imagegen.errors import RequestRefusedError
 from imagegen.server.metrics import Work
 from imagegen.server.validation import ImageRequest
 
@@ -72,7 +72,6 @@ class Admission:
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._busy = False
         self._mean_seconds = 1.0
 
     def put(self, job: Job) -> None:
@@ -80,7 +79,7 @@ class Admission:
 
         Raises
         ------
-        RequestRefused
+        RequestRefusedError
             Status 429 with a hint when to come back if the queue is full, 503 after :meth:`close`.
         """
         with self._changed:
@@ -88,7 +87,7 @@ class Admission:
                 raise draining()
             if len(self._jobs) >= self.capacity:
                 wait = math.ceil(self._mean_seconds * (len(self._jobs) + 1))
-                raise RequestRefused(
+                raise RequestRefusedError(
                     outcome=Outcome.BUSY,
                     status=429,
                     code="queue_full",
@@ -101,12 +100,9 @@ class Admission:
     def take(self) -> Job | None:
         """Wait for the next job; None when the queue is closed and empty."""
         with self._changed:
-            self._busy = False
-            self._changed.notify_all()
             self._changed.wait_for(lambda: self._jobs or self._closed)
             if not self._jobs:
                 return None
-            self._busy = True
             return self._jobs.popleft()
 
     def discard(self, job: Job) -> bool:
@@ -123,11 +119,6 @@ class Admission:
             self._closed = True
             self._changed.notify_all()
 
-    def wait_idle(self, timeout: float) -> bool:
-        """Wait until nothing is queued or worked on; False when `timeout` seconds did not do."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._jobs and not self._busy, timeout)
-
     def worked(self, seconds: float) -> None:
         """Learn how long a job takes, for the hint that refused requests get."""
         with self._changed:
@@ -138,9 +129,9 @@ class Admission:
         return len(self._jobs)
 
 
-def draining() -> RequestRefused:
+def draining() -> RequestRefusedError:
     """Build the refusal of a server that is about to stop."""
-    return RequestRefused(
+    return RequestRefusedError(
         outcome=Outcome.BUSY,
         status=503,
         code="draining",

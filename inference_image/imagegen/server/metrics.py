@@ -21,7 +21,7 @@ from prometheus_client import (
 from imagegen import contract
 from imagegen.contract import OomPhase, Outcome
 
-__all__ = ["ConsistentRegistry", "ServerMetrics", "Served", "Work"]
+__all__ = ["ConsistentRegistry", "Served", "ServerMetrics", "Work"]
 
 disable_created_metrics()  # they would double the series and say nothing a pod does not
 

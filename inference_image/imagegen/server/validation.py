@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 
 from imagegen.contract import Outcome
 from imagegen.engines.base import GenerationSettings
-from imagegen.errors import RequestRefused
+from imagegen.errors import RequestRefusedError
 from imagegen.server.settings import Defaults, Limits
 
-__all__ = ["EngineRules", "ImageRequest", "MAX_SEED", "RequestRules"]
+__all__ = ["MAX_SEED", "EngineRules", "ImageRequest", "RequestRules"]
 
 MAX_SEED = 2**32 - 1
 """CPU generators use 32 bits of a seed; larger ones would collide in silence."""
@@ -61,7 +61,7 @@ class ImageRequest:
 
 
 def _refuse(param: str | None, message: str, *, code: str = "invalid_value") -> NoReturn:
-    raise RequestRefused(
+    raise RequestRefusedError(
         outcome=Outcome.INVALID, status=400, code=code, message=message, param=param
     )
 
@@ -128,7 +128,7 @@ class RequestRules:
 
         Raises
         ------
-        RequestRefused
+        RequestRefusedError
             Status 400, with the field and what is allowed in it.
         """
         fields = _parse(body)
@@ -176,7 +176,7 @@ class RequestRules:
 
         Raises
         ------
-        RequestRefused
+        RequestRefusedError
             As :meth:`check` does.
         """
         multiple, longest = self.engine.size_multiple, self.engine.max_side

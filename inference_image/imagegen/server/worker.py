@@ -1,4 +1,4 @@
-"""The one thread that owns the engine: pipelines share state and must not be called from several."""
+"""The one thread that owns the engine: pipelines share state and bear no second caller."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from collections.abc import Callable
 
 from imagegen.contract import OomPhase, Outcome
 from imagegen.engines.base import Batch, Engine, Images
-from imagegen.errors import EngineBroken, GenerationCancelled, OutOfMemory, RequestRefused
+from imagegen.errors import (
+    DeviceMemoryError,
+    EngineBrokenError,
+    GenerationCancelledError,
+    RequestRefusedError,
+)
 from imagegen.server.admission import Admission, Answer, Job
-from imagegen.server.metrics import ServerMetrics, Work
+from imagegen.server.metrics import ServerMetrics
 from imagegen.server.watchdog import check_picture
 
 __all__ = ["Worker", "batches"]
@@ -68,7 +73,7 @@ class Worker(threading.Thread):
             self._metrics.waited(time.monotonic() - job.arrived)
             try:
                 answer = self._serve(job)
-            except RequestRefused as refusal:
+            except RequestRefusedError as refusal:
                 self._metrics.failed(refusal.outcome, refusal.status, job.work)
                 job.fail(refusal)
             else:
@@ -81,16 +86,16 @@ class Worker(threading.Thread):
             raise _given_up(job)
         try:
             images = self._generate(job)
-        except GenerationCancelled as error:
+        except GenerationCancelledError as error:
             raise _given_up(job) from error
-        except OutOfMemory as error:
-            raise RequestRefused(
+        except DeviceMemoryError as error:
+            raise RequestRefusedError(
                 outcome=Outcome.OOM,
                 status=503,
                 code="gpu_out_of_memory",
                 message="no memory for one such image; ask for a smaller size",
             ) from error
-        except EngineBroken as error:
+        except EngineBrokenError as error:
             _LOG.critical("the device needs a new process: %s", error)
             self._on_broken()
             raise _internal_error() from error
@@ -101,7 +106,7 @@ class Worker(threading.Thread):
         for check in failures:
             self._metrics.rejected(check)
         if failures:
-            raise RequestRefused(
+            raise RequestRefusedError(
                 outcome=Outcome.WATCHDOG,
                 status=500,
                 code="image_broken",
@@ -120,7 +125,7 @@ class Worker(threading.Thread):
                 images.append(made)
             elif phase is not None:
                 if len(batch) == 1:
-                    raise OutOfMemory(phase)
+                    raise DeviceMemoryError(phase)
                 job.work.splits += 1
                 pending.extendleft(reversed(batch.halves()))
         return images
@@ -130,7 +135,7 @@ class Worker(threading.Thread):
         began = time.perf_counter()
         try:
             made = self._engine.generate(batch, should_stop=lambda: self._should_stop(job))
-        except OutOfMemory as error:
+        except DeviceMemoryError as error:
             phase = error.phase
         else:
             work.batch_sizes.append(len(batch))
@@ -149,12 +154,12 @@ class Worker(threading.Thread):
         return job.abandoned.is_set() or time.monotonic() > job.deadline
 
 
-def _given_up(job: Job) -> RequestRefused:
+def _given_up(job: Job) -> RequestRefusedError:
     if job.abandoned.is_set():
-        return RequestRefused(
+        return RequestRefusedError(
             outcome=Outcome.CANCELLED, status=499, code="cancelled", message="the client went away"
         )
-    return RequestRefused(
+    return RequestRefusedError(
         outcome=Outcome.TIMEOUT,
         status=504,
         code="deadline_exceeded",
@@ -162,8 +167,8 @@ def _given_up(job: Job) -> RequestRefused:
     )
 
 
-def _internal_error() -> RequestRefused:
-    return RequestRefused(
+def _internal_error() -> RequestRefusedError:
+    return RequestRefusedError(
         outcome=Outcome.ERROR,
         status=500,
         code="internal_error",
