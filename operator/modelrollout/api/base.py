@@ -18,7 +18,11 @@ class ApiModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     def to_api(self) -> dict[str, Any]:
@@ -44,7 +48,6 @@ DecimalString = Annotated[
     Field(
         pattern=r"^(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?$",
         max_length=19,
-        description="A decimal number written as a string, such as '7.5'.",
     ),
 ]
 """A non-negative decimal number. The API holds no floats: they do not survive a round trip."""
@@ -57,6 +60,5 @@ Quantity = Annotated[
     Field(
         pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
         max_length=24,
-        description="A Kubernetes quantity, such as '500m' or '2Gi'.",
     ),
 ]

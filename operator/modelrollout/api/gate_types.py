@@ -46,7 +46,7 @@ class LatencyGate(ApiModel):
 
 
 class OutOfMemoryGate(ApiModel):
-    """Running out of memory: of the GPU (counted by the server) or of the container (the kernel)."""
+    """Running out of memory: of the GPU (the server counts) or of the container (the kernel)."""
 
     max_count: Annotated[int, Field(ge=0, le=1000)]
     """Most events since the attempt began; one more rolls back at once."""

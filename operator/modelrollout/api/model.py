@@ -125,8 +125,10 @@ class Model(ApiModel):
             ),
             (
                 "self.pipeline.width * self.pipeline.height <= self.limits.maxPixels",
-                "`pipeline.width` times `pipeline.height` must be less than or equal to "
-                "`limits.maxPixels`",
+                (
+                    "`pipeline.width` times `pipeline.height` must be less than or equal to "
+                    "`limits.maxPixels`"
+                ),
             ),
         )
     )

@@ -142,8 +142,10 @@ class Spec(ApiModel):
                 **cel(
                     (
                         "self.exists(g, !has(g.mode) || g.mode == 'Enforce')",
-                        "at least one gate must have the mode 'Enforce': "
-                        "a candidate is promoted on positive evidence only",
+                        (
+                            "at least one gate must have the mode 'Enforce': "
+                            "a candidate is promoted on positive evidence only"
+                        ),
                     )
                 ),
             },

@@ -62,6 +62,7 @@ class StageKind(StrEnum):
     LOAD = "Load"
     ISOLATED = "Isolated"
     PROMOTE = "Promote"
+    SWITCH = "Switch"
     ROLLBACK = "Rollback"
     HELD = "Held"
 
@@ -96,7 +97,8 @@ class CounterBaseline(ApiModel):
     busy_seconds: Annotated[str, Field(max_length=40)]
     timed: Annotated[int, Field(ge=0)]
     within: Annotated[
-        list[EdgeCount], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+        list[EdgeCount],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = []  # noqa: RUF012 - pydantic copies defaults
 
 
@@ -132,10 +134,16 @@ class CandidateStatus(ApiModel):
     stage_name: Annotated[str, Field(max_length=63)] = ""
     """Name of the declared stage that is being measured."""
 
+    criteria: Annotated[str, Field(max_length=63)] = ""
+    """Digest of the gates, analysis and strategy on which the candidate is judged."""
+
     started_time: _Time
     stage_started_time: _Time
     deadline_time: _Time | None = None
     baseline: CounterBaseline | None = None
+    warmed_up: bool = False
+    """Whether the requests that do not count are behind; the baseline was taken then."""
+
     requests: Annotated[str, Field(max_length=32)] = ""
     """Requests measured and their limit, such as '34/300'."""
 
@@ -156,6 +164,9 @@ class RejectedRevision(ApiModel):
     revision: Annotated[str, Field(max_length=63)]
     reason: _Word
     message: _Text
+    criteria: Annotated[str, Field(max_length=63)] = ""
+    """Digest of the gates, analysis and strategy by which it was rejected; others allow a retry."""
+
     rejected_time: _Time
 
 

@@ -1,0 +1,1 @@
+"""Kubernetes: the port that `modelrollout.reconcile` declares, on the API server."""

@@ -1,0 +1,259 @@
+"""Making the world as desired, with the fewest writes, touching nothing that is not ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelrollout.api.names import (
+    REVISION_LABEL,
+    ROLLOUT_LABEL,
+    revision_object_name,
+    stable_service_name,
+)
+from modelrollout.api.revision import RevisionContent
+from modelrollout.api.status import HISTORY_LIMIT
+from modelrollout.cluster.build import (
+    Owner,
+    controller_revision,
+    deployment,
+    probe_job,
+    revision_service,
+    stable_service,
+)
+from modelrollout.cluster.client import KubeClient, Resource
+from modelrollout.cluster.resources import (
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    JOBS,
+    SERVICES,
+)
+from modelrollout.errors import Conflict, Invalid, Transient
+from modelrollout.rollout.desired import Desired, ProbeRun, Server
+from modelrollout.rollout.world import World
+from modelrollout.settings import Pool, Runtime, Settings
+
+__all__ = ["Applier"]
+
+Object = dict[str, Any]
+
+PROBE_DEADLINE_SECONDS = 7 * 86400
+"""Backstop for a probe that nobody ends: the longest analysis that can be declared."""
+
+_STAGE_ANNOTATION = f"{ROLLOUT_LABEL}-stage"
+
+
+class Applier:
+    """Creates, changes and removes the objects of rollouts."""
+
+    def __init__(self, kube: KubeClient, settings: Settings) -> None:
+        self._kube = kube
+        self._settings = settings
+
+    async def apply(self, owner: Owner, desired: Desired, world: World) -> None:
+        """Make the world as desired.
+
+        The order matters when it stops half-way: users are pointed to pods that exist before
+        anything is removed.
+
+        Raises
+        ------
+        Conflict
+            When an object of a name that is needed belongs to somebody else.
+        Invalid
+            When the API server refuses an object, or the catalogue lacks what a revision needs.
+        """
+        revisions = await self._revisions(owner)
+        for server in desired.servers:
+            await self._server(owner, server, world, revisions)
+        if desired.serving_revision is not None:
+            await self._serve(owner, desired.serving_revision, world)
+        await self._probe(owner, desired.probe, revisions)
+        await self._remove_others(owner, desired, world, revisions)
+
+    async def _revisions(self, owner: Owner) -> dict[str, Object]:
+        items = await self._kube.find(
+            CONTROLLER_REVISIONS, owner.namespace, {ROLLOUT_LABEL: owner.name}
+        )
+        return {
+            item["metadata"]["labels"][REVISION_LABEL]: item
+            for item in items
+            if _controlled_by(item, owner)
+        }
+
+    async def _server(
+        self, owner: Owner, server: Server, world: World, revisions: dict[str, Object]
+    ) -> None:
+        exists = world.revision(server.revision).replicas
+        if server.content is None:
+            await self._keep(owner, server, exists, revisions)
+            return
+        await self._record(owner, server, server.content, revisions)
+        wanted = self._deployment(owner, server, server.content)
+        await self._ensure(owner, SERVICES, revision_service(owner, server.revision))
+        await self._ensure(owner, DEPLOYMENTS, wanted)
+
+    async def _keep(
+        self, owner: Owner, server: Server, replicas: int | None, revisions: dict[str, Object]
+    ) -> None:
+        """Hold a revision that exists: its pods are the tested ones, only their number changes."""
+        name = revision_object_name(owner.name, server.revision)
+        await self._ensure(owner, SERVICES, revision_service(owner, server.revision))
+        if replicas == server.replicas:
+            return
+        if replicas is not None:
+            await self._kube.patch(
+                DEPLOYMENTS, owner.namespace, name, {"spec": {"replicas": server.replicas}}
+            )
+            return
+        record = revisions.get(server.revision)
+        if record is None:
+            raise Invalid(
+                "RevisionLost",
+                f"the Deployment and the ControllerRevision of revision {server.revision} are "
+                "both gone; it cannot be made again. Change the spec to start a new one",
+            )
+        content = RevisionContent.model_validate(record["data"]["content"])
+        edges = tuple(record["data"]["latencyEdgesMilliseconds"])
+        again = Server(server.revision, server.replicas, content, edges)
+        await self._ensure(owner, DEPLOYMENTS, self._deployment(owner, again, content))
+
+    async def _record(
+        self,
+        owner: Owner,
+        server: Server,
+        content: RevisionContent,
+        revisions: dict[str, Object],
+    ) -> None:
+        record = revisions.get(server.revision)
+        edges = list(server.latency_edges)
+        if record is not None and record["data"]["latencyEdgesMilliseconds"] == edges:
+            return
+        number = max((item["revision"] for item in revisions.values()), default=0) + 1
+        wanted = controller_revision(owner, server, content, number)
+        if record is not None:
+            # `data` is immutable; the content is the same, only the edges are others.
+            await self._delete(owner, CONTROLLER_REVISIONS, record)
+        if await self._kube.create(CONTROLLER_REVISIONS, owner.namespace, wanted) is None:
+            raise _taken(CONTROLLER_REVISIONS, wanted)
+        revisions[server.revision] = wanted
+
+    def _deployment(self, owner: Owner, server: Server, content: RevisionContent) -> Object:
+        return deployment(owner, server, content, self._pool(content.pool), self._runtime(content))
+
+    async def _serve(self, owner: Owner, revision: str, world: World) -> None:
+        if world.serving_revision != revision:
+            await self._ensure(owner, SERVICES, stable_service(owner, revision), always=True)
+
+    async def _probe(
+        self, owner: Owner, run: ProbeRun | None, revisions: dict[str, Object]
+    ) -> None:
+        jobs = await self._kube.find(JOBS, owner.namespace, {ROLLOUT_LABEL: owner.name})
+        current = f"{run.attempt}-{run.stage}" if run is not None else None
+        running = False
+        for job in jobs:
+            if not _controlled_by(job, owner):
+                continue
+            stage = (job["metadata"].get("annotations") or {}).get(_STAGE_ANNOTATION)
+            if stage == current and "deletionTimestamp" not in job["metadata"]:
+                running = True
+            else:
+                await self._delete(owner, JOBS, job)
+        if run is None or running:
+            return
+        content = RevisionContent.model_validate(revisions[run.candidate]["data"]["content"])
+        wanted = probe_job(
+            owner, run, self._runtime(content), deadline_seconds=PROBE_DEADLINE_SECONDS
+        )
+        if await self._kube.create(JOBS, owner.namespace, wanted) is None:
+            # The previous stage's Job of that name is on its way out.
+            raise Transient("ProbeEnding", "the previous probe has not ended yet")
+
+    async def _remove_others(
+        self, owner: Owner, desired: Desired, world: World, revisions: dict[str, Object]
+    ) -> None:
+        kept = {server.revision for server in desired.servers}
+        gone = {name for name, state in world.revisions.items() if state.replicas is not None}
+        if not gone - kept and len(revisions) <= HISTORY_LIMIT + len(kept):
+            return
+        labels = {ROLLOUT_LABEL: owner.name}
+        stable = stable_service_name(owner.name)
+        for resource in (DEPLOYMENTS, SERVICES):
+            for item in await self._kube.find(resource, owner.namespace, labels):
+                name, revision = (
+                    item["metadata"]["name"],
+                    item["metadata"]["labels"].get(REVISION_LABEL),
+                )
+                if name != stable and revision not in kept and _controlled_by(item, owner):
+                    await self._delete(owner, resource, item)
+        newest = sorted(revisions.values(), key=lambda item: item["revision"], reverse=True)
+        for item in newest[HISTORY_LIMIT:]:
+            if item["metadata"]["labels"][REVISION_LABEL] not in kept and "uid" in item["metadata"]:
+                await self._delete(owner, CONTROLLER_REVISIONS, item)
+
+    async def _ensure(
+        self, owner: Owner, resource: Resource, wanted: Object, *, always: bool = False
+    ) -> None:
+        """Create or change an object of ours; one of somebody else's is left alone."""
+        name = wanted["metadata"]["name"]
+        found = await self._kube.get(resource, owner.namespace, name)
+        if found is not None and not _controlled_by(found, owner):
+            raise _taken(resource, wanted)
+        if found is not None and "deletionTimestamp" in found["metadata"]:
+            raise Transient("ObjectEnding", f"{resource} {name} of an earlier attempt is ending")
+        if found is None or always or not _holds(found, wanted):
+            await self._kube.apply(resource, owner.namespace, wanted)
+
+    async def _delete(self, owner: Owner, resource: Resource, item: Object) -> None:
+        metadata = item["metadata"]
+        if "deletionTimestamp" not in metadata:
+            await self._kube.delete(
+                resource, owner.namespace, metadata["name"], uid=metadata["uid"]
+            )
+
+    def _pool(self, name: str) -> Pool:
+        try:
+            return self._settings.pools[name]
+        except KeyError:
+            raise Invalid(
+                "UnknownPool", f"pool '{name}' is no longer in the administrator's configuration"
+            ) from None
+
+    def _runtime(self, content: RevisionContent) -> Runtime:
+        name = content.serving.runtime
+        try:
+            return self._settings.runtimes[name]
+        except KeyError:
+            raise Invalid(
+                "UnknownRuntime", f"runtime '{name}' is no longer in the administrator's catalogue"
+            ) from None
+
+
+def _controlled_by(item: Object, owner: Owner) -> bool:
+    return any(
+        reference.get("controller") and reference.get("uid") == owner.uid
+        for reference in item["metadata"].get("ownerReferences") or []
+    )
+
+
+def _taken(resource: Resource, wanted: Object) -> Conflict:
+    name = wanted["metadata"]["name"]
+    return Conflict(
+        "NameConflict",
+        f"{resource} '{name}' exists and does not belong to this rollout; "
+        "rename the rollout or remove the other object",
+    )
+
+
+def _holds(found: Any, wanted: Any) -> bool:
+    """Return whether an object has all that is wanted of it; what the server added is ignored."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(
+            key in found and _holds(found[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(found, list)
+            and len(found) == len(wanted)
+            and all(_holds(have, want) for have, want in zip(found, wanted, strict=True))
+        )
+    return bool(found == wanted)

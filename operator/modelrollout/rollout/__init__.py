@@ -1,0 +1,1 @@
+"""Decisions: pure functions of what is declared, recorded, observed and measured."""

@@ -1,0 +1,44 @@
+"""Whether a spec can be used: what schema and CEL cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from modelrollout.api.conditions import Reason
+from modelrollout.api.spec import Spec
+from modelrollout.rollout.inputs import Catalogue
+
+__all__ = ["Acceptance", "accept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The answer to a spec, fit for the condition ``Accepted``."""
+
+    accepted: bool
+    reason: Reason
+    message: str
+
+
+def accept(spec: Spec, catalogue: Catalogue) -> Acceptance:
+    """Check a spec against what the administrator offers."""
+    if spec.pool not in catalogue.gpu_hour_prices:
+        return Acceptance(
+            accepted=False,
+            reason=Reason.UNKNOWN_POOL,
+            message=f"`spec.pool`: '{spec.pool}' is not a pool of this cluster; "
+            f"use one of {_listed(catalogue.gpu_hour_prices)}",
+        )
+    if spec.serving.runtime not in catalogue.runtimes:
+        return Acceptance(
+            accepted=False,
+            reason=Reason.UNKNOWN_RUNTIME,
+            message=f"`spec.serving.runtime`: '{spec.serving.runtime}' is not in the catalogue; "
+            f"use one of {_listed(catalogue.runtimes)}",
+        )
+    return Acceptance(accepted=True, reason=Reason.VALID, message="the spec can be used")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names))

@@ -1,0 +1,268 @@
+"""One step of a rollout: from what is recorded and observed to what is recorded next."""
+
+from __future__ import annotations
+
+from modelrollout.api.conditions import Reason, parse_time
+from modelrollout.api.gate_types import GateMode
+from modelrollout.api.status import AttemptOutcome, CandidateStatus, StageKind, Status
+from modelrollout.rollout.acceptance import Acceptance, accept
+from modelrollout.rollout.failures import find_failure
+from modelrollout.rollout.inputs import Inputs
+from modelrollout.rollout.measure import measure
+from modelrollout.rollout.summary import ROLLBACK_PATIENCE, stable_serves, summarise
+from modelrollout.rollout.transitions import (
+    begin_rollback,
+    enter,
+    fail,
+    finish_promotion,
+    finish_rollback,
+    inconclusive,
+    start_attempt,
+)
+
+__all__ = ["advance"]
+
+SWITCH_SETTLE_SECONDS = 3.0
+"""How long the previous pods go on serving after the new ones are behind the Service, so that
+every node's proxy has learnt of the change."""
+
+
+def advance(inputs: Inputs) -> Status:
+    """Return the next status.
+
+    A pure function: it holds every decision that the operator takes, and takes it on nothing but
+    its argument. Several transitions may follow each other in one step.
+    """
+    acceptance = accept(inputs.spec, inputs.catalogue)
+    status = inputs.status
+    while True:
+        following = _step(inputs, acceptance, status)
+        if following == status:
+            break
+        restaged = _stage(following) != _stage(status)
+        status = following
+        # What was observed is about the stage that was recorded; a new stage needs a new look.
+        if restaged:
+            break
+    return summarise(inputs, acceptance, status)
+
+
+def _stage(status: Status) -> tuple[str, str, str] | None:
+    candidate = status.candidate
+    if candidate is None:
+        return None
+    return candidate.revision, candidate.stage, candidate.stage_name
+
+
+def _step(inputs: Inputs, acceptance: Acceptance, status: Status) -> Status:
+    candidate = status.candidate
+    if candidate is None:
+        return _at_rest(inputs, acceptance, status)
+    if candidate.stage is StageKind.ROLLBACK:
+        return _rollback(inputs, status, candidate)
+    interrupted = _interruption(inputs, acceptance, status, candidate)
+    if interrupted is not None:
+        return interrupted
+    if candidate.stage is StageKind.HELD:
+        return status
+    failed = _pod_failure(inputs, status, candidate)
+    if failed is not None:
+        return failed
+    match candidate.stage:
+        case StageKind.LOAD:
+            return _load(inputs, status, candidate)
+        case StageKind.ISOLATED:
+            return _isolated(inputs, status, candidate)
+        case StageKind.PROMOTE:
+            return _promote(inputs, status, candidate)
+        case StageKind.SWITCH:
+            return _switch(inputs, status, candidate)
+
+
+def _at_rest(inputs: Inputs, acceptance: Acceptance, status: Status) -> Status:
+    desired = inputs.desired_revision
+    if status.stable is not None and status.stable.revision == desired:
+        return status.model_copy(update={"rejected": None})
+    if not acceptance.accepted:
+        return status
+    rejected = status.rejected
+    if (
+        rejected is not None
+        and rejected.revision == desired
+        and rejected.criteria == inputs.criteria
+        and inputs.commands.retry != desired
+    ):
+        return status
+    return start_attempt(status, inputs.spec, desired, inputs.criteria, inputs.now)
+
+
+def _interruption(
+    inputs: Inputs, acceptance: Acceptance, status: Status, candidate: CandidateStatus
+) -> Status | None:
+    """Whatever ends or restarts an attempt from outside: a new spec, a command."""
+    if not acceptance.accepted or candidate.revision != inputs.desired_revision:
+        return begin_rollback(
+            status,
+            AttemptOutcome.SUPERSEDED,
+            Reason.SUPERSEDED,
+            f"revision {candidate.revision} is no longer what the spec declares",
+            inputs.now,
+        )
+    if inputs.commands.abort == candidate.revision:
+        return begin_rollback(
+            status,
+            AttemptOutcome.ABORTED,
+            Reason.ABORTED,
+            f"revision {candidate.revision} was aborted by annotation",
+            inputs.now,
+        )
+    measuring = candidate.stage in {StageKind.LOAD, StageKind.ISOLATED, StageKind.HELD}
+    if measuring and candidate.criteria != inputs.criteria:
+        return _reload(inputs, status, criteria=inputs.criteria)
+    return None
+
+
+def _reload(inputs: Inputs, status: Status, *, criteria: str) -> Status:
+    """Back to the first stage with fresh evidence, keeping the pods where they can be kept."""
+    restarted = enter(
+        status,
+        StageKind.LOAD,
+        inputs.now,
+        deadline_seconds=inputs.spec.strategy.deadlines.load_seconds,
+        stage_name=inputs.spec.strategy.stages[0].name,
+    )
+    if restarted.candidate is None:
+        return restarted
+    candidate = restarted.candidate.model_copy(
+        update={
+            "criteria": criteria,
+            "requests": "",
+            "reason": "",
+            "message": "",
+            "decided_time": None,
+            "outcome": None,
+        }
+    )
+    return restarted.model_copy(update={"candidate": candidate, "gates": [], "verdict": ""})
+
+
+def _pod_failure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status | None:
+    finding = find_failure(
+        inputs.world.revision(candidate.revision).pods,
+        loading=candidate.stage in {StageKind.LOAD, StageKind.PROMOTE},
+        allowed_out_of_memory=_allowed_out_of_memory(inputs),
+        now=inputs.now,
+    )
+    if finding is None or not finding.decides:
+        return None
+    return fail(status, inputs.spec, finding.reason, finding.message, inputs.now)
+
+
+def _allowed_out_of_memory(inputs: Inputs) -> int:
+    """Return the container kills that an enforced gate tolerates; without such a gate none."""
+    limits = [
+        gate.out_of_memory.max_count
+        for gate in inputs.spec.gates
+        if gate.out_of_memory is not None and gate.mode is GateMode.ENFORCE
+    ]
+    return min(limits, default=0)
+
+
+def _load(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    revision = inputs.world.revision(candidate.revision)
+    if revision.ready_pods:
+        if status.stable is None:
+            return finish_promotion(
+                status,
+                Reason.FIRST_REVISION,
+                "the first revision serves on readiness alone: there is nothing to compare it "
+                "with, and no user to protect",
+                inputs.now,
+            )
+        return enter(
+            status,
+            StageKind.ISOLATED,
+            inputs.now,
+            deadline_seconds=inputs.spec.strategy.deadlines.analysis_seconds,
+        )
+    if not _overdue(inputs, candidate):
+        return status
+    return _not_ready_in_time(inputs, status, candidate)
+
+
+def _not_ready_in_time(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    revision = inputs.world.revision(candidate.revision)
+    finding = find_failure(
+        revision.pods, loading=True, allowed_out_of_memory=1_000_000, now=inputs.now
+    )
+    limit = inputs.spec.strategy.deadlines.load_seconds
+    if finding is not None and finding.reason is Reason.UNSCHEDULABLE:
+        return inconclusive(status, inputs.spec, finding.reason, finding.message, inputs.now)
+    if revision.create_error:
+        return inconclusive(
+            status, inputs.spec, Reason.UNSCHEDULABLE, revision.create_error, inputs.now
+        )
+    why = f": {finding.message}" if finding is not None else ""
+    return fail(
+        status,
+        inputs.spec,
+        Reason.LOAD_DEADLINE,
+        f"the candidate was not ready within {limit} s (`strategy.deadlines.loadSeconds`){why}",
+        inputs.now,
+    )
+
+
+def _isolated(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    revision = inputs.world.revision(candidate.revision)
+    since = parse_time(candidate.stage_started_time)
+    alive = [pod for pod in revision.pods if not pod.terminating and not pod.evicted]
+    replaced = all(pod.created > since for pod in alive)
+    if not revision.ready_pods and replaced:
+        # Its node ended the pod, or there is a new one: nothing that the model did.
+        return _reload(inputs, status, criteria=candidate.criteria)
+    return measure(inputs, status, candidate)
+
+
+def _promote(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    ready = len(inputs.world.revision(candidate.revision).ready_pods)
+    if ready >= inputs.spec.replicas:
+        return enter(status, StageKind.SWITCH, inputs.now)
+    if not _overdue(inputs, candidate):
+        return status
+    return _not_ready_in_time(inputs, status, candidate)
+
+
+def _switch(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    world = inputs.world
+    tested = {pod.name for pod in world.revision(candidate.revision).ready_pods}
+    elapsed = (inputs.now - parse_time(candidate.stage_started_time)).total_seconds()
+    if (
+        world.serving_revision == candidate.revision
+        and world.serving_pods
+        and world.serving_pods <= tested
+        and elapsed >= SWITCH_SETTLE_SECONDS
+    ):
+        return finish_promotion(
+            status,
+            Reason.PROMOTED,
+            f"revision {candidate.revision} passed all enforced gates and serves users with the "
+            "pods that were tested",
+            inputs.now,
+        )
+    return status
+
+
+def _rollback(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    revision = inputs.world.revision(candidate.revision)
+    out = revision.replicas is None and all(pod.terminating for pod in revision.pods)
+    if not out:
+        return status
+    elapsed = (inputs.now - parse_time(candidate.stage_started_time)).total_seconds()
+    verified = status.stable is None or stable_serves(inputs.world, status.stable.revision)
+    if verified or elapsed >= ROLLBACK_PATIENCE.total_seconds():
+        return finish_rollback(status, inputs.now)
+    return status
+
+
+def _overdue(inputs: Inputs, candidate: CandidateStatus) -> bool:
+    return candidate.deadline_time is not None and inputs.now >= parse_time(candidate.deadline_time)

@@ -1,0 +1,183 @@
+"""What a pod's own status says about the candidate, told apart by reason.
+
+A chain of small pure functions; the first that finds something wins. Each finding says whether it
+decides at once, or only explains why the candidate is not ready yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from modelrollout.api.conditions import Reason
+from modelrollout.rollout.world import Pod
+
+__all__ = [
+    "IMAGE_PULL_GRACE",
+    "MODEL_INVALID_CODE",
+    "READINESS_GRACE",
+    "Finding",
+    "container_out_of_memory_count",
+    "find_failure",
+]
+
+IMAGE_PULL_GRACE = timedelta(seconds=30)
+"""How long an image may fail to arrive: a registry that is away for a moment is not the model."""
+
+READINESS_GRACE = timedelta(seconds=15)
+"""How long a candidate under measurement may be unready before that counts against it."""
+
+CRASH_LOOP_RESTARTS = 2
+"""Restarts while loading that make a crash loop; one may be bad luck, such as a lost volume."""
+
+MODEL_INVALID_CODE = "ModelInvalid"
+GPU_OUT_OF_MEMORY_CODE = "CudaOOM"
+
+_IMAGE_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+)
+_CONFIG_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a candidate's pods."""
+
+    reason: Reason
+    message: str
+    decides: bool
+    """Whether the candidate is out at once; else this only explains why it is not ready."""
+
+
+def container_out_of_memory_count(pods: Sequence[Pod]) -> int:
+    """Return how often the kernel killed a container of these pods for its memory limit.
+
+    The pod status keeps the last termination only; a pod whose last one was OOMKilled counts with
+    all its restarts, because a crash for another reason has its own finding.
+    """
+    return sum(
+        max(pod.restarts, 1)
+        for pod in pods
+        if pod.last_termination is not None and pod.last_termination.reason == "OOMKilled"
+    )
+
+
+def find_failure(
+    pods: Sequence[Pod], *, loading: bool, allowed_out_of_memory: int, now: datetime
+) -> Finding | None:
+    """Return the first finding over a candidate's pods, the worst kind first.
+
+    Parameters
+    ----------
+    pods
+        The candidate's pods.
+    loading
+        Whether the candidate has not been ready yet in this stage.
+    allowed_out_of_memory
+        Container kills that the spec's outOfMemory gate tolerates.
+    now
+        The time of observation.
+    """
+    checks: tuple[Callable[[Pod], Finding | None], ...] = (
+        lambda pod: _out_of_memory(pod, allowed_out_of_memory),
+        _declared_failure,
+        lambda pod: _crashed(pod, loading=loading),
+        lambda pod: _image_pull(pod, now),
+        lambda pod: _container_config(pod, now),
+        lambda pod: None if loading else _readiness_lost(pod, now),
+        _unschedulable,
+    )
+    # A pod on its way out was ended by us or by its node: what it does last is no evidence.
+    alive = [pod for pod in pods if not pod.terminating and not pod.evicted]
+    for check in checks:
+        for pod in alive:
+            finding = check(pod)
+            if finding is not None:
+                return finding
+    return None
+
+
+def _out_of_memory(pod: Pod, allowed: int) -> Finding | None:
+    kills = container_out_of_memory_count([pod])
+    if kills <= allowed:
+        return None
+    return Finding(
+        Reason.CONTAINER_OUT_OF_MEMORY,
+        f"the kernel killed the container of pod {pod.name} for exceeding its memory limit "
+        f"(OOMKilled, {kills} time{'s' if kills > 1 else ''}; {allowed} allowed)",
+        decides=True,
+    )
+
+
+def _declared_failure(pod: Pod) -> Finding | None:
+    """Find a server that ended itself and said why in its termination message."""
+    end = pod.last_termination
+    if end is None or end.exit_code == 0:
+        return None
+    for code, reason in (
+        (MODEL_INVALID_CODE, Reason.MODEL_INVALID),
+        (GPU_OUT_OF_MEMORY_CODE, Reason.GPU_OUT_OF_MEMORY),
+    ):
+        if end.message.startswith(code):
+            detail = end.message.removeprefix(code).lstrip(": ").strip()
+            return Finding(reason, f"pod {pod.name}: {detail}", decides=True)
+    return None
+
+
+def _crashed(pod: Pod, *, loading: bool) -> Finding | None:
+    tolerated = CRASH_LOOP_RESTARTS - 1 if loading else 0
+    looping = pod.waiting_reason == "CrashLoopBackOff" and pod.restarts > tolerated
+    if pod.last_termination is None or not (looping or pod.restarts > tolerated):
+        return None
+    end = pod.last_termination
+    return Finding(
+        Reason.CRASH_LOOP,
+        f"the container of pod {pod.name} ended with exit code {end.exit_code} ({end.reason}) and "
+        f"was restarted {pod.restarts} time{'s' if pod.restarts != 1 else ''}"
+        + (f": {end.message.strip()[:300]}" if end.message else ""),
+        decides=True,
+    )
+
+
+def _image_pull(pod: Pod, now: datetime) -> Finding | None:
+    if pod.waiting_reason not in _IMAGE_REASONS:
+        return None
+    return Finding(
+        Reason.IMAGE_PULL,
+        f"pod {pod.name} cannot get its image ({pod.waiting_reason}): {pod.waiting_message}",
+        decides=now - pod.created >= IMAGE_PULL_GRACE,
+    )
+
+
+def _container_config(pod: Pod, now: datetime) -> Finding | None:
+    if pod.waiting_reason not in _CONFIG_REASONS:
+        return None
+    return Finding(
+        Reason.CONTAINER_CONFIG,
+        f"pod {pod.name} cannot start ({pod.waiting_reason}): {pod.waiting_message}",
+        decides=now - pod.created >= IMAGE_PULL_GRACE,
+    )
+
+
+def _readiness_lost(pod: Pod, now: datetime) -> Finding | None:
+    if pod.ready or pod.ready_changed is None:
+        return None
+    lost = now - pod.ready_changed
+    return Finding(
+        Reason.READINESS_LOST,
+        f"pod {pod.name} has not been ready for {lost.total_seconds():.0f} s while under trial",
+        decides=lost >= READINESS_GRACE,
+    )
+
+
+def _unschedulable(pod: Pod) -> Finding | None:
+    if not pod.unschedulable:
+        return None
+    return Finding(
+        Reason.UNSCHEDULABLE,
+        f"pod {pod.name} waits for a node; the scheduler says: {pod.unschedulable}",
+        decides=False,
+    )

@@ -1,0 +1,191 @@
+"""The measured stage of an attempt: gather evidence, judge it, decide."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from modelrollout.api.conditions import (
+    ConditionType,
+    Reason,
+    condition,
+    format_time,
+    parse_time,
+    with_condition,
+)
+from modelrollout.api.status import CandidateStatus, ConditionStatus, StageKind, Status
+from modelrollout.gates.evidence import Evidence, Snapshot, Totals
+from modelrollout.gates.judge import Assessment, evaluate
+from modelrollout.gates.verdict import Verdict
+from modelrollout.rollout.failures import container_out_of_memory_count
+from modelrollout.rollout.inputs import Inputs, MetricsFailure
+from modelrollout.rollout.transitions import enter, fail, inconclusive
+
+__all__ = ["measure"]
+
+
+def measure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    """Return the status after one look at the evidence.
+
+    Without Prometheus nothing is decided, and the deadline stands still until it answers again.
+    """
+    if inputs.metrics is None:
+        return status
+    if isinstance(inputs.metrics, MetricsFailure):
+        return _metrics_condition(inputs, status, inputs.metrics)
+    status = _metrics_condition(inputs, _thawed(inputs, status), None)
+    snapshot = inputs.metrics
+    if snapshot.time < parse_time(candidate.stage_started_time):
+        return status
+    latest = _candidate_totals(inputs, candidate, snapshot)
+    status = _with_baseline(inputs, status, latest)
+    assessment = _assess(inputs, status, snapshot, latest)
+    status = _with_assessment(inputs, status, assessment)
+    return _decide(inputs, status, assessment)
+
+
+def _candidate_totals(
+    inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot
+) -> Totals | None:
+    for pod in inputs.world.revision(candidate.revision).ready_pods:
+        totals = snapshot.servers.get((inputs.namespace, pod.name))
+        if totals is not None:
+            return totals
+    return None
+
+
+def _with_baseline(inputs: Inputs, status: Status, latest: Totals | None) -> Status:
+    """Take the counters from which evidence is counted: once at first, again after warm-up."""
+    candidate = status.candidate
+    if candidate is None or latest is None:
+        return status
+    known = candidate.baseline is not None and candidate.baseline.pod == latest.pod
+    if known and candidate.baseline is not None:
+        if candidate.warmed_up:
+            return status
+        begun = Totals.from_baseline(candidate.baseline)
+        served = latest.succeeded + latest.failed - begun.succeeded - begun.failed
+        warmed_up = served >= inputs.spec.analysis.warmup_requests
+        if not warmed_up:
+            return status
+    else:
+        warmed_up = inputs.spec.analysis.warmup_requests == 0
+    edges = [gate.latency.max_milliseconds for gate in inputs.spec.gates if gate.latency]
+    changed = candidate.model_copy(
+        update={"baseline": latest.to_baseline(edges), "warmed_up": warmed_up}
+    )
+    return status.model_copy(update={"candidate": changed})
+
+
+def _assess(
+    inputs: Inputs, status: Status, snapshot: Snapshot, latest: Totals | None
+) -> Assessment:
+    candidate = status.candidate
+    if candidate is None:
+        raise ValueError("there is no attempt in progress")
+    baseline = None
+    if candidate.warmed_up and candidate.baseline is not None:
+        baseline = Totals.from_baseline(candidate.baseline)
+    return evaluate(
+        inputs.spec.gates,
+        inputs.spec.analysis,
+        Evidence(
+            baseline=baseline,
+            latest=latest,
+            probe=snapshot.probes.get((inputs.namespace, inputs.name, candidate.revision)),
+            container_out_of_memory=container_out_of_memory_count(
+                inputs.world.revision(candidate.revision).pods
+            ),
+            gpu_hour_price=inputs.catalogue.gpu_hour_prices[inputs.spec.pool],
+            gpu_count=inputs.spec.serving.gpu.count,
+        ),
+    )
+
+
+def _with_assessment(inputs: Inputs, status: Status, assessment: Assessment) -> Status:
+    if status.candidate is None:
+        raise ValueError("there is no attempt in progress")
+    progress = f"{assessment.requests}/{inputs.spec.analysis.max_requests}"
+    return status.model_copy(
+        update={
+            "gates": [result.to_status() for result in assessment.results],
+            "verdict": assessment.verdict.value,
+            "candidate": status.candidate.model_copy(update={"requests": progress}),
+        }
+    )
+
+
+def _decide(inputs: Inputs, status: Status, assessment: Assessment) -> Status:
+    candidate = status.candidate
+    if candidate is None:
+        raise ValueError("there is no attempt in progress")
+    if assessment.verdict is Verdict.FAIL:
+        return fail(status, inputs.spec, Reason.GATE_FAILED, assessment.message, inputs.now)
+    if assessment.verdict is Verdict.PASS:
+        return _next_stage(inputs, status, candidate)
+    limit = inputs.spec.analysis.max_requests
+    overdue = candidate.deadline_time is not None and inputs.now >= parse_time(
+        candidate.deadline_time
+    )
+    if assessment.requests >= limit:
+        why = f"undecided after {assessment.requests} of at most {limit} requests"
+    elif overdue:
+        why = (
+            f"undecided after {inputs.spec.strategy.deadlines.analysis_seconds} s "
+            "(`strategy.deadlines.analysisSeconds`)"
+        )
+    else:
+        return status
+    return inconclusive(
+        status, inputs.spec, Reason.INCONCLUSIVE, f"{why}: {assessment.message}", inputs.now
+    )
+
+
+def _next_stage(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    names = [stage.name for stage in inputs.spec.strategy.stages]
+    following = names[names.index(candidate.stage_name) + 1 :]
+    deadlines = inputs.spec.strategy.deadlines
+    if following:
+        return enter(
+            status,
+            StageKind.ISOLATED,
+            inputs.now,
+            deadline_seconds=deadlines.analysis_seconds,
+            stage_name=following[0],
+        )
+    return enter(status, StageKind.PROMOTE, inputs.now, deadline_seconds=deadlines.load_seconds)
+
+
+def _metrics_condition(inputs: Inputs, status: Status, failure: MetricsFailure | None) -> Status:
+    answer = (
+        condition(ConditionType.METRICS_AVAILABLE, status=True, reason=Reason.ANSWERING, message="")
+        if failure is None
+        else condition(
+            ConditionType.METRICS_AVAILABLE,
+            status=False,
+            reason=failure.reason,
+            message=f"{failure.message}; nothing is decided and the deadline stands still",
+        )
+    )
+    conditions = with_condition(
+        status.conditions, answer, generation=inputs.generation, now=inputs.now
+    )
+    return status.model_copy(update={"conditions": conditions})
+
+
+def _thawed(inputs: Inputs, status: Status) -> Status:
+    """Move the deadline by as long as Prometheus was away."""
+    candidate = status.candidate
+    away_since = _away_since(status)
+    if candidate is None or candidate.deadline_time is None or away_since is None:
+        return status
+    began = max(away_since, parse_time(candidate.stage_started_time))
+    deadline = parse_time(candidate.deadline_time) + (inputs.now - began)
+    changed = candidate.model_copy(update={"deadline_time": format_time(deadline)})
+    return status.model_copy(update={"candidate": changed})
+
+
+def _away_since(status: Status) -> datetime | None:
+    for item in status.conditions:
+        if item.type == ConditionType.METRICS_AVAILABLE and item.status is ConditionStatus.FALSE:
+            return parse_time(item.last_transition_time)
+    return None
