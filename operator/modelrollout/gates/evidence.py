@@ -1,0 +1,237 @@
+"""What verdicts rest on: counters of server pods and results of the probe, at one moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+from modelrollout.api.conditions import format_precise_time, parse_time
+from modelrollout.api.status import CounterBaseline, EdgeCount
+from modelrollout.errors import RolloutError
+
+__all__ = ["LARGEST_COUNT", "Evidence", "Incomparable", "ProbeTotals", "Snapshot", "Totals"]
+
+LARGEST_COUNT: Final = 2**53
+"""Beyond it a Prometheus sample, a 64-bit float, no longer counts in steps of one."""
+
+_COUNTS: Final = ("succeeded", "failed", "images", "measured", "timed", "out_of_memory")
+_AMOUNTS: Final = ("gpu_seconds", "gpu_seconds_squares", "busy_seconds")
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+class Incomparable(RolloutError):
+    """Two sets of counters have no meaningful difference.
+
+    Its reason is ``PodChanged``, ``CounterReset`` or ``NotACounter``.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Cumulative counters of one server pod.
+
+    Also the difference of two such sets: what happened between two moments.
+    """
+
+    pod: str
+    """Name of the pod."""
+
+    time: datetime
+    """The moment at which Prometheus was asked."""
+
+    succeeded: int
+    """Requests answered with images."""
+
+    failed: int
+    """Requests that failed by the server's fault (`imagegen.contract.FAULT_OUTCOMES`: timeout, out
+    of memory, watchdog, error). A request refused as `busy` is none of them: how many are refused
+    depends on the load that was sent, and a server too slow for it shows as latency, because the
+    wait in the queue is part of it."""
+
+    images: int
+    """Images delivered."""
+
+    measured: int
+    """Requests in `gpu_seconds` and `gpu_seconds_squares`."""
+
+    gpu_seconds: float
+    """Sum over served requests of the time in which the GPU was busy for them, in seconds."""
+
+    gpu_seconds_squares: float
+    """Sum of the squares of the same, in square seconds."""
+
+    busy_seconds: float
+    """Time in which the GPU was busy, failed attempts included."""
+
+    timed: int
+    """Requests of which the latency is known."""
+
+    within: Mapping[int, int]
+    """Requests that took at most so many milliseconds, for each edge of the histogram."""
+
+    out_of_memory: int
+    """Times the server ran out of memory, since the pod began."""
+
+    def since(self, baseline: Totals) -> Totals:
+        """Return what happened after an earlier moment.
+
+        Only edges that both sets have are in the result.
+
+        Raises
+        ------
+        Incomparable
+            When the sets are of different pods, a counter went backwards, or is no number.
+        """
+        if self.pod != baseline.pod:
+            raise Incomparable(
+                "PodChanged", f"the evidence began on pod {baseline.pod}, now it is {self.pod}"
+            )
+        self.check()
+        baseline.check()
+        changes: dict[str, Any] = {
+            name: self._grown(name, getattr(baseline, name), getattr(self, name))
+            for name in (*_COUNTS, *_AMOUNTS)
+        }
+        changes["within"] = {
+            edge: self._grown(f"within {edge} ms", baseline.within[edge], count)
+            for edge, count in self.within.items()
+            if edge in baseline.within
+        }
+        return replace(self, **changes)
+
+    def check(self) -> None:
+        """Make sure that all counters are numbers that a counter can have.
+
+        Raises
+        ------
+        Incomparable
+            When one is negative, infinite, not a number, or a count is not whole.
+        """
+        for name in _COUNTS:
+            self._check(name, getattr(self, name), whole=True)
+        for name in _AMOUNTS:
+            self._check(name, getattr(self, name), whole=False)
+        for edge, count in self.within.items():
+            self._check(f"within {edge} ms", count, whole=True)
+
+    def to_baseline(self, edges: Iterable[int]) -> CounterBaseline:
+        """Return the form kept in status, with the named edges (in milliseconds) only.
+
+        Memory events are not part of it: they count from the beginning of the pod, which is the
+        beginning of its attempt.
+        """
+        return CounterBaseline(
+            pod=self.pod,
+            time=format_precise_time(self.time),
+            succeeded=self.succeeded,
+            failed=self.failed,
+            images=self.images,
+            measured=self.measured,
+            gpu_seconds=repr(self.gpu_seconds),
+            gpu_seconds_squares=repr(self.gpu_seconds_squares),
+            busy_seconds=repr(self.busy_seconds),
+            timed=self.timed,
+            within=[
+                EdgeCount(edge_milliseconds=edge, count=self.within[edge])
+                for edge in sorted(set(edges))
+                if edge in self.within
+            ],
+        )
+
+    @classmethod
+    def from_baseline(cls, baseline: CounterBaseline) -> Totals:
+        """Return the counters that were kept in status, memory events as 0.
+
+        Raises
+        ------
+        ValueError
+            When a number in it is not one.
+        """
+        return cls(
+            pod=baseline.pod,
+            time=parse_time(baseline.time),
+            succeeded=baseline.succeeded,
+            failed=baseline.failed,
+            images=baseline.images,
+            measured=baseline.measured,
+            gpu_seconds=float(baseline.gpu_seconds),
+            gpu_seconds_squares=float(baseline.gpu_seconds_squares),
+            busy_seconds=float(baseline.busy_seconds),
+            timed=baseline.timed,
+            within={item.edge_milliseconds: item.count for item in baseline.within},
+            out_of_memory=0,
+        )
+
+    def _grown(self, name: str, before: _Number, now: _Number) -> _Number:
+        if now < before:
+            raise Incomparable(
+                "CounterReset",
+                f"the counter '{name}' of pod {self.pod} went back from {before} to {now}: "
+                "its process was restarted",
+            )
+        return now - before
+
+    def _check(self, name: str, value: float, *, whole: bool) -> None:
+        usable = math.isfinite(value) and 0 <= value
+        if whole:
+            usable = usable and value <= LARGEST_COUNT and value == int(value)
+        if not usable:
+            raise Incomparable(
+                "NotACounter", f"the counter '{name}' of pod {self.pod} is {value}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTotals:
+    """What the probe measured on the candidate."""
+
+    repeat_prompts: int
+    """Prompts of which all repeats were compared."""
+
+    repeat_deviation: float | None
+    """Largest deviation between repeats so far, from 0 to 1; None before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All evidence in Prometheus at one settled moment."""
+
+    time: datetime
+    servers: Mapping[tuple[str, str], Totals]
+    """Counters by namespace and pod."""
+
+    probes: Mapping[tuple[str, str, str], ProbeTotals]
+    """Results of probes by namespace, rollout and revision of the candidate."""
+
+    unusable: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Why a pod that has series is not among the servers, by namespace and pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one candidate is judged on."""
+
+    baseline: Totals | None
+    """Counters when the warm-up was over; None before."""
+
+    latest: Totals | None
+    """Counters now; None when Prometheus has none of the pod."""
+
+    probe: ProbeTotals | None
+    container_out_of_memory: int
+    """Containers that the kernel killed for their memory limit since the attempt began."""
+
+    gpu_hour_price: Decimal
+    """Price of one GPU for one hour."""
+
+    gpu_count: int
+    """GPUs of one server pod."""
+
+    problem: str = ""
+    """Why there are no usable counters, where that is known (`Snapshot.unusable`)."""
