@@ -1,0 +1,1 @@
+"""Tests of ModelRollout, and the cluster they run on."""

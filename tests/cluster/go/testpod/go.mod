@@ -1,0 +1,3 @@
+module modelrollout.dev/tests/cluster/go/testpod
+
+go 1.26.0
