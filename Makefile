@@ -7,7 +7,7 @@ SHELL := bash
 PYTHON ?= python3
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/modelrollout
 # A virtual environment holds dependencies only, so that all checkouts with the same pins share it.
-PINS := $(shell cat pyproject.toml constraints.txt scripts/venv.sh 2>/dev/null | sha256sum | cut -c1-12)
+PINS := $(shell $(PYTHON) scripts/requirements.py --digest)
 VENV := $(CACHE)/venv-$(PINS)
 VENV_FULL := $(CACHE)/venv-full-$(PINS)
 export PYTHONPATH := operator:inference_image:.

@@ -27,15 +27,7 @@ flock 9
 echo "Installing $what into $folder"
 rm -rf "$folder"
 "$python" -m venv "$folder"
-requirements=$("$folder/bin/python" - "$extras" <<'PY'
-import sys, tomllib
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-wanted = list(project["dependencies"])
-for extra in sys.argv[1].split(","):
-    wanted += project["optional-dependencies"][extra]
-print("\n".join(wanted))
-PY
-)
+requirements=$("$folder/bin/python" scripts/requirements.py "$extras")
 mapfile -t list <<<"$requirements"
 started=$SECONDS
 "$folder/bin/pip" install --disable-pip-version-check --no-warn-script-location \
