@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,16 +12,32 @@ from modelrollout.api.conditions import format_precise_time, parse_time
 from modelrollout.api.status import CounterBaseline, EdgeCount
 from modelrollout.errors import RolloutError
 
-__all__ = ["LARGEST_COUNT", "Evidence", "Incomparable", "ProbeTotals", "Snapshot", "Totals"]
+__all__ = [
+    "LARGEST_COUNT",
+    "Evidence",
+    "Incomparable",
+    "ProbeTotals",
+    "Snapshot",
+    "Totals",
+    "is_count",
+]
 
 LARGEST_COUNT: Final = 2**53
 """Beyond it a Prometheus sample, a 64-bit float, no longer counts in steps of one."""
+
+_LARGEST_AMOUNT: Final = 1e60
+"""Sums beyond it are no seconds; products of numbers below it are finite."""
 
 _COUNTS: Final = ("succeeded", "failed", "images", "measured", "timed", "out_of_memory")
 _AMOUNTS: Final = ("gpu_seconds", "gpu_seconds_squares", "busy_seconds")
 
 
 _Number = TypeVar("_Number", int, float)
+
+
+def is_count(value: float) -> bool:
+    """Tell whether a number can be the value of something counted."""
+    return 0 <= value <= LARGEST_COUNT and value == int(value)
 
 
 class Incomparable(RolloutError):
@@ -178,13 +193,9 @@ class Totals:
         return now - before
 
     def _check(self, name: str, value: float, *, whole: bool) -> None:
-        usable = math.isfinite(value) and 0 <= value
-        if whole:
-            usable = usable and value <= LARGEST_COUNT and value == int(value)
+        usable = is_count(value) if whole else 0 <= value <= _LARGEST_AMOUNT
         if not usable:
-            raise Incomparable(
-                "NotACounter", f"the counter '{name}' of pod {self.pod} is {value}"
-            )
+            raise Incomparable("NotACounter", f"the counter '{name}' of pod {self.pod} is {value}")
 
 
 @dataclass(frozen=True, slots=True)
