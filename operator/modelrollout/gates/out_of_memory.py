@@ -55,7 +55,8 @@ def judge(gate: OutOfMemoryGate, look: Look) -> Finding:
         Verdict.PASS,
         "WithinLimit",
         f"{events} in {look.requests} requests, limit {gate.max_count}. "
-        f"That is no proof of absence: with {100 * (1 - look.alpha_pass):.4g} % confidence it happens "
+        "That is no proof of absence: "
+        f"with {100 * (1 - look.alpha_pass):.4g} % confidence it happens "
         f"in fewer than {_one_in(bound)} requests",
         limit,
         n=look.requests,

@@ -1,0 +1,191 @@
+"""A rollout told step by step: the test plays the cluster, Prometheus and the clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from modelrollout.api.revision import RevisionContent, revision_hash
+from modelrollout.api.spec import Spec
+from modelrollout.api.status import CandidateStatus, Condition, Status
+from modelrollout.gates.evidence import ProbeTotals, Snapshot, Totals
+from modelrollout.rollout.advance import advance
+from modelrollout.rollout.desired import Desired, desired_world
+from modelrollout.rollout.inputs import Catalogue, Commands, Inputs, MetricsFailure
+from modelrollout.rollout.world import Pod, RevisionState, World
+
+START = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+
+LATENCY_GATE = {"name": "latency", "latency": {"percentile": 90, "maxMilliseconds": 500}}
+MEMORY_GATE = {"name": "oom", "outOfMemory": {"maxCount": 0}}
+
+
+def spec_document(**changes: Any) -> dict[str, Any]:
+    """A spec as a user would write it; `steps` is a short cut to another model."""
+    document: dict[str, Any] = {
+        "pool": "preview",
+        "model": {
+            "source": {"persistentVolumeClaim": {"claimName": "models", "path": "sd"}},
+            "pipeline": {
+                "scheduler": "DDIM",
+                "steps": changes.pop("steps", 10),
+                "guidanceScale": "5",
+                "width": 64,
+                "height": 64,
+            },
+            "limits": {"maxSteps": 100, "maxPixels": 65536},
+        },
+        "analysis": {"warmupRequests": 5, "minRequests": 30, "maxRequests": 200},
+        "gates": [LATENCY_GATE, MEMORY_GATE],
+    }
+    document.update(changes)
+    return document
+
+
+def revision_of(document: dict[str, Any]) -> str:
+    return revision_hash(RevisionContent.of(Spec.model_validate(document)))
+
+
+class Story:
+    """Plays a whole rollout; each `look` is one reconcile."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.document = spec_document(**changes)
+        self.status = Status()
+        self.now = START
+        self.generation = 1
+        self.pods: dict[str, list[Pod]] = {}
+        self.replicas: dict[str, int] = {}
+        self.serving_revision: str | None = None
+        self.serving_pods: frozenset[str] = frozenset()
+        self.metrics: Snapshot | MetricsFailure | None = None
+        self.commands = Commands()
+
+    @property
+    def spec(self) -> Spec:
+        return Spec.model_validate(self.document)
+
+    @property
+    def revision(self) -> str:
+        return revision_of(self.document)
+
+    @property
+    def candidate(self) -> CandidateStatus:
+        assert self.status.candidate is not None
+        return self.status.candidate
+
+    @property
+    def desired(self) -> Desired:
+        return desired_world(self.spec, self.status)
+
+    def condition(self, kind: str) -> Condition:
+        return next(item for item in self.status.conditions if item.type == kind)
+
+    def declare(self, **changes: Any) -> None:
+        self.document = spec_document(**changes)
+        self.generation += 1
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def look(self) -> Status:
+        inputs = Inputs(
+            namespace="team",
+            name="images",
+            generation=self.generation,
+            spec=self.spec,
+            status=self.status,
+            world=self.world(),
+            metrics=self.metrics,
+            catalogue=Catalogue({"preview": Decimal(3)}, frozenset({"default"})),
+            now=self.now,
+            commands=self.commands,
+        )
+        self.status = advance(inputs)
+        return self.status
+
+    def world(self) -> World:
+        names = {*self.pods, *self.replicas}
+        return World(
+            revisions={
+                name: RevisionState(self.replicas.get(name), tuple(self.pods.get(name, ())))
+                for name in names
+            },
+            serving_revision=self.serving_revision,
+            serving_pods=self.serving_pods,
+        )
+
+    def cluster_follows(self) -> None:
+        """The controllers do what the operator wants: Deployments, pods, endpoints."""
+        wanted = {server.revision: server.replicas for server in self.desired.servers}
+        for name in set(self.replicas) - set(wanted):
+            del self.replicas[name]
+            self.pods.pop(name, None)
+        for name, count in wanted.items():
+            self.replicas[name] = count
+            pods = self.pods.setdefault(name, [])
+            while len(pods) < count:
+                pods.append(self.pod(name, len(pods)))
+            del pods[count:]
+        self.serving_revision = self.desired.serving_revision
+        serving = self.pods.get(self.serving_revision or "", [])
+        self.serving_pods = frozenset(pod.name for pod in serving if pod.ready)
+
+    def pod(self, revision: str, index: int = 0) -> Pod:
+        return Pod(
+            name=f"images-{revision}-{index}-{self.now:%H%M%S}",
+            uid=f"uid-{revision}-{index}",
+            created=self.now,
+            ready=True,
+            ready_changed=self.now,
+        )
+
+    def change_pod(self, revision: str, **changes: Any) -> None:
+        self.pods[revision] = [replace(pod, **changes) for pod in self.pods[revision]]
+
+    def measured(self, requests: int, *, slow: int = 0, failed: int = 0) -> None:
+        """Prometheus answers with counters of the candidate's pod."""
+        pod = self.pods[self.candidate.revision][0]
+        totals = Totals(
+            pod=pod.name,
+            time=self.now,
+            succeeded=requests,
+            failed=failed,
+            images=requests,
+            measured=requests,
+            gpu_seconds=0.1 * requests,
+            gpu_seconds_squares=0.0101 * requests,
+            busy_seconds=0.1 * requests,
+            timed=requests,
+            within={500: requests - slow},
+            out_of_memory=0,
+        )
+        self.metrics = Snapshot(
+            time=self.now,
+            servers={("team", pod.name): totals},
+            probes={("team", "images", self.candidate.revision): ProbeTotals(8, 0.0)},
+        )
+
+    def bootstrap(self) -> str:
+        """The first revision serves; returns its name."""
+        for _ in range(4):
+            self.look()
+            self.cluster_follows()
+            self.later(1)
+        assert self.status.stable is not None
+        assert self.status.candidate is None
+        return self.status.stable.revision
+
+    def try_another(self, **changes: Any) -> str:
+        """Declare another model and bring its candidate under measurement; returns its name."""
+        self.declare(**{"steps": 20, **changes})
+        self.look()
+        self.cluster_follows()
+        self.later(5)
+        self.look()
+        self.cluster_follows()
+        self.later(5)
+        assert self.candidate.stage == "Isolated", self.candidate
+        return self.revision
