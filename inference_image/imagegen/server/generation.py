@@ -63,10 +63,11 @@ def _encode(images: list[Images]) -> list[str]:
 
 async def _wait(request: Request, job: Job, state: ServerState) -> Answer:
     """Wait for the worker, or give the job up when the client leaves or the deadline passes."""
-    left = asyncio.create_task(_client_left(request))
+    left: asyncio.Future[None] = asyncio.create_task(_client_left(request))
+    either: set[asyncio.Future[Any]] = {left, job.done}
     seconds = max(0.0, job.deadline - time.monotonic())
     try:
-        await asyncio.wait({left, job.done}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if job.done.done():
             return job.done.result()
         if left.done():

@@ -23,7 +23,8 @@ from imagegen.contract import OomPhase, Outcome
 
 __all__ = ["ConsistentRegistry", "Served", "ServerMetrics", "Work"]
 
-disable_created_metrics()  # they would double the series and say nothing a pod does not
+# They would double the series and say nothing that the pod does not.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class ConsistentRegistry(CollectorRegistry):

@@ -1,0 +1,73 @@
+"""Requests to one server."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imagegen.contract import READY_PATH
+
+__all__ = ["Picture", "ProbeClient"]
+
+Picture = NDArray[np.uint8]
+"""A decoded picture: shape (height, width, 3)."""
+
+_MOST_CONNECTIONS = 256
+
+
+class ProbeClient:
+    """Asks a server for single pictures; failures are answers too, never exceptions.
+
+    Parameters
+    ----------
+    url
+        Base address of the server.
+    timeout_seconds
+        After this long a request counts as failed.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float) -> None:
+        limits = httpx.Limits(max_connections=_MOST_CONNECTIONS)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=timeout_seconds, limits=limits, trust_env=False
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def is_ready(self) -> bool:
+        """Ask whether the server takes requests."""
+        try:
+            return (await self._http.get(READY_PATH)).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    async def picture(self, prompt: str, seed: int) -> Picture | None:
+        """Ask for one picture at the server's own defaults.
+
+        Returns
+        -------
+        Picture or None
+            None when the server could not be reached, took too long, refused, or did not answer
+            with a picture.
+        """
+        try:
+            answer = await self._http.post(
+                "/v1/images/generations", json={"prompt": prompt, "n": 1, "seed": seed}
+            )
+            if answer.status_code != httpx.codes.OK:
+                return None
+            encoded = answer.json()["data"][0]["b64_json"]
+            with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as image:
+                return np.asarray(image.convert("RGB"), dtype=np.uint8)
+        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
+            return None
+        except (OSError, binascii.Error):  # not a picture
+            return None
