@@ -241,6 +241,15 @@ def _server_container(server: Server, content: RevisionContent, runtime: Runtime
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "metrics", "containerPort": METRICS_PORT},
         ],
+        "env": [
+            {
+                # A library that counts the node's cores instead would start too many threads.
+                "name": "OMP_NUM_THREADS",
+                "valueFrom": {
+                    "resourceFieldRef": {"containerName": "server", "resource": "limits.cpu"}
+                },
+            }
+        ],
         "resources": _resources(content),
         "securityContext": _container_security(),
         "startupProbe": {
