@@ -1,0 +1,1 @@
+"""Evidence from Prometheus: batched queries, a guarded connection, one snapshot for everybody."""
