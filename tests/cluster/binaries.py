@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from tests.cluster import gobuild, releases
-from tests.cluster.errors import ClusterError
+from tests.cluster.errors import ClusterError, PreflightError
 from tests.cluster.paths import links_folder
-from tests.cluster.progress import Progress, Step
+from tests.cluster.progress import Progress
 from tests.cluster.upstreams import EVERYTHING, Upstream
 
 ASSETS = "KUBEBUILDER_ASSETS"
@@ -82,7 +82,10 @@ def _get(upstream: Upstream, progress: Progress) -> None:
     with progress.step(title, key=upstream.name, estimate=upstream.build_seconds) as step:
         try:
             releases.download(upstream, step)
-        except releases.Refused:
+        except releases.Refused as refused:
+            problem = gobuild.go_problem((upstream,))
+            if problem is not None:
+                raise PreflightError([f"{problem} Downloads do not help: {refused}."]) from refused
             gobuild.build(upstream, step)
         step.say(_size(upstream))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import tempfile
 import time
@@ -16,7 +17,7 @@ from tests.cluster.handle import Cluster
 from tests.cluster.paths import ClusterPaths, cache_root
 from tests.cluster.plan import Program
 
-# containerd's usual place, in the cluster's own /run: a path in the cache could be longer than a socket's may be.
+# Its usual place, in the cluster's own /run: the cache's path may be too long for a socket.
 SOCKET = "/run/containerd/containerd.sock"
 NAMESPACE = "k8s.io"
 PAUSE_IMAGE = "localhost/modelrollout-cluster/pause"
@@ -69,7 +70,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
     return Program(
         "containerd",
         [str(binary), f"--config={file}"],
-        env={"PATH": f"{binary.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+        # It finds its shim and runc by PATH.
+        env={"PATH": f"{binary.parent}:/usr/local/sbin:/usr/sbin:/sbin:{os.environ['PATH']}"},
         ready_path=SOCKET,
     )
 

@@ -8,10 +8,21 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from pathlib import Path
+from typing import IO
 
-from tests.cluster import addons, cgroups, containerd, control_plane, image_store, namespaces
-from tests.cluster import network, node, pki, preflight
+from tests.cluster import (
+    addons,
+    cgroups,
+    containerd,
+    control_plane,
+    image_store,
+    namespaces,
+    network,
+    node,
+    pki,
+    preflight,
+)
 from tests.cluster.errors import ClusterError
 from tests.cluster.handle import Cluster, Mode, Record, find_cluster
 from tests.cluster.network import PROMETHEUS_ADDRESS, PROMETHEUS_PORT
@@ -105,9 +116,8 @@ def remove(name: str) -> None:
     record = Record.read(paths.record)
     if record is not None:
         inner = namespaces.inner_processes(record.pid) if record.alive else []
-        end(record.pid, record.started)
-        # The first process inside takes everything with it; wait until the kernel is done.
-        for pid, started in inner:
+        # The first process inside takes everything with it, and is buried by the one outside.
+        for pid, started in [*inner, (record.pid, record.started)]:
             end(pid, started)
     if _has_cgroups(name):
         cgroups.remove(name)
@@ -163,7 +173,7 @@ def _up_node(paths: ClusterPaths, options: Options, progress: Progress) -> Clust
 
 def _start_node(
     paths: ClusterPaths,
-    store: Any,
+    store: Path,
     lock: IO[str] | None,
     listeners: tuple[socket.socket, socket.socket],
 ) -> Record:
@@ -177,7 +187,7 @@ def _start_node(
         *control_plane.programs(paths, endpoints, controllers=True),
         control_plane.scheduler(paths, endpoints),
         containerd.program(paths, store, node.write_cni_config(paths), addons.pause_image()),
-        node.kubelet(paths, endpoints, cgroups.name_of(paths.name)),
+        node.kubelet(paths, endpoints),
         node.proxy(paths, endpoints),
         _relay(listeners),
     ]
@@ -252,7 +262,7 @@ def _logs(paths: ClusterPaths) -> str:
         programs = json.loads((paths.root / "programs.json").read_text())["programs"]
     except (OSError, ValueError, KeyError):
         programs = {}
-    troubled = [name for name, state in programs.items() if not state["ready"] or state["starts"] > 1]
+    troubled = [name for name, s in programs.items() if not s["ready"] or s["starts"] > 1]
     parts = []
     for name in ["supervisor", *troubled]:
         log = paths.logs / f"{name}.log"

@@ -1,4 +1,4 @@
-"""A cluster's own process, mount and network namespaces."""
+"""A cluster's own process, mount, network and cgroup namespaces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cluster import network
+from tests.cluster import cgroups, network
 from tests.cluster.paths import REPOSITORY, ClusterPaths
 from tests.cluster.processes import start_time, wait_for
 
@@ -34,6 +34,7 @@ def setup_commands(paths: ClusterPaths) -> list[list[str]]:
 
 def _mounts(paths: ClusterPaths) -> list[list[str]]:
     commands = [["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"]]
+    commands += cgroups.mount_commands()
     for folder in COVERED:
         layers = Path("/run/covered") / folder.strip("/").replace("/", "-")
         upper, work = layers / "upper", layers / "work"
@@ -50,13 +51,13 @@ def _mounts(paths: ClusterPaths) -> list[list[str]]:
 def _interfaces() -> list[list[str]]:
     bridge, neighbour = network.NODE_BRIDGE, network.SILENT_NEIGHBOUR
     address = f"{network.NODE_ADDRESS}/{network.NODE_PREFIX}"
-    hardware = network.SILENT_HARDWARE_ADDRESS
+    reached = ["dev", bridge, "lladdr", network.SILENT_HARDWARE_ADDRESS]
     return [
         ["ip", "link", "set", "lo", "up"],
         ["ip", "link", "add", bridge, "type", "bridge"],
         ["ip", "address", "add", address, "dev", bridge],
         ["ip", "link", "set", bridge, "up"],
-        ["ip", "neighbour", "add", neighbour, "lladdr", hardware, "dev", bridge, "nud", "permanent"],
+        ["ip", "neighbour", "add", neighbour, *reached, "nud", "permanent"],
         ["ip", "route", "add", "default", "via", neighbour],
         ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"],
     ]
@@ -72,8 +73,8 @@ def start_supervisor(
     paths
         Files of the cluster.
     isolated
-        In namespaces of its own; needs root. The process returned is then the one outside,
-        whose end is the end of everything inside.
+        In namespaces and a cgroup of its own; needs root. The process returned is then the one
+        outside, whose end is the end of everything inside.
     descriptors
         Open files and sockets it is to inherit.
     """
@@ -81,6 +82,7 @@ def start_supervisor(
     if isolated:
         apart = ["--fork", "--pid", "--kill-child", "--mount", "--mount-proc", "--net", "--ipc"]
         command = ["unshare", *apart, "--propagation", "private", *command]
+        command = cgroups.entering(paths.name, command)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with (paths.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.cluster import network, pki
 from tests.cluster.binaries import path_of
-from tests.cluster.control_plane import Endpoints
 from tests.cluster.containerd import SOCKET
+from tests.cluster.control_plane import Endpoints
 from tests.cluster.paths import ClusterPaths
 from tests.cluster.plan import Program
 
@@ -38,19 +38,8 @@ def write_cni_config(paths: ClusterPaths) -> Path:
     return folder
 
 
-def kubelet(paths: ClusterPaths, endpoints: Endpoints, cgroup_root: str) -> Program:
-    """Return the kubelet, after writing its configuration.
-
-    Parameters
-    ----------
-    paths
-        Files of the cluster.
-    endpoints
-        Where the control plane is.
-    cgroup_root
-        The cgroup that its pods are to be in; a kubelet removes what it does not know there, so
-        every cluster needs its own.
-    """
+def kubelet(paths: ClusterPaths, endpoints: Endpoints) -> Program:
+    """Return the kubelet, after writing its configuration."""
     identity = pki.kubelet_identity(network.NODE_NAME)
     kubeconfig = paths.config / "kubelet.kubeconfig"
     pki.write_kubeconfig(kubeconfig, paths.pki, identity, endpoints.api_url, paths.name)
@@ -68,7 +57,6 @@ def kubelet(paths: ClusterPaths, endpoints: Endpoints, cgroup_root: str) -> Prog
         "authorization": {"mode": "Webhook"},
         "address": network.NODE_ADDRESS,
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": cgroup_root,
         "clusterDNS": [network.DNS_ADDRESS],
         "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": f"unix://{SOCKET}",

@@ -64,24 +64,26 @@ def create(folder: Path, identities: list[Identity]) -> None:
         openssl failed.
     """
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    run(
-        ["openssl", "req", "-x509", *curve, "-days", str(VALID_DAYS)]
-        + ["-subj", "/CN=modelrollout-test-cluster", "-keyout", folder / "ca.key"]
-        + ["-out", folder / "ca.crt"]
-    )
+    sign = ["openssl", "req", "-x509", *curve, "-days", str(VALID_DAYS)]
+    subject = ["-subj", "/CN=modelrollout-test-cluster"]
+    run([*sign, *subject, "-keyout", folder / "ca.key", "-out", folder / "ca.crt"])
     run(["openssl", "genrsa", "-out", folder / "service-account.key", "2048"])
 
     def certify(identity: Identity) -> None:
-        subject = f"/O={identity.group}" if identity.group else ""
+        group = f"/O={identity.group}" if identity.group else ""
         usage = "serverAuth,clientAuth" if identity.names else "clientAuth"
-        extensions = ["-addext", f"extendedKeyUsage={usage}"]
+        extensions = ["basicConstraints=CA:FALSE", f"extendedKeyUsage={usage}"]
         if identity.names:
-            extensions += ["-addext", f"subjectAltName={','.join(identity.names)}"]
+            extensions.append(f"subjectAltName={','.join(identity.names)}")
+        key, certificate = folder / f"{identity.file}.key", folder / f"{identity.file}.crt"
         run(
-            ["openssl", "req", "-x509", *curve, "-days", str(VALID_DAYS), *extensions]
-            + ["-subj", f"{subject}/CN={identity.user}", "-addext", "basicConstraints=CA:FALSE"]
-            + ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key"]
-            + ["-keyout", folder / f"{identity.file}.key", "-out", folder / f"{identity.file}.crt"]
+            [
+                *sign,
+                *(word for extension in extensions for word in ("-addext", extension)),
+                *("-subj", f"{group}/CN={identity.user}"),
+                *("-CA", folder / "ca.crt", "-CAkey", folder / "ca.key"),
+                *("-keyout", key, "-out", certificate),
+            ]
         )
 
     with ThreadPoolExecutor(4) as pool:

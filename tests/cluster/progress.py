@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -109,7 +109,7 @@ class Progress:
         self._stop = threading.Event()
         self._spinner = Spinner("dots")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live = Live(self, console=self._console, refresh_per_second=8, transient=True)
             self._live.__enter__()

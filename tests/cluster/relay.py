@@ -1,8 +1,8 @@
 """Carries connections from a socket that listens outside to an address inside.
 
-Run as ``python -m tests.cluster.relay FD=HOST:PORT …``. A socket belongs to the network namespace it
-was made in: the cluster's starter listens on the host's loopback and hands the socket down, and this
-process, inside, connects to the API server. No interface and no route join the two.
+Run as ``python -m tests.cluster.relay FD=HOST:PORT …``. A socket belongs to the network namespace
+it was made in: the cluster's starter listens on the host's loopback and hands the socket down, and
+this process, inside, connects to the API server. No interface and no route join the two.
 """
 
 from __future__ import annotations

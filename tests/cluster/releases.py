@@ -23,7 +23,7 @@ REMEMBER_SECONDS = 24 * 3600.0
 _CHUNK = 1 << 20
 
 
-class Refused(Exception):  # noqa: N818 - no error: the programs are built then
+class Refused(Exception):
     """The network does not let this download through."""
 
 
@@ -41,10 +41,9 @@ def download(upstream: Upstream, step: Step) -> None:
     release = upstream.release
     if release is None:
         raise Refused(f"{upstream.title} has no release")
-    host = urlsplit(release.url).hostname or ""
-    memory = cache_root() / "refused" / host
-    if memory.exists() and time.time() - memory.stat().st_mtime < REMEMBER_SECONDS:
-        raise Refused(memory.read_text())
+    host = _host(release)
+    if reason := _remembered(host):
+        raise Refused(reason)
     upstream.folder.parent.mkdir(parents=True, exist_ok=True)
     step.say(f"asking {host}")
     try:
@@ -54,10 +53,41 @@ def download(upstream: Upstream, step: Step) -> None:
             _fill(upstream, release, made, step)
             publish(upstream, made)
     except (OSError, http.client.HTTPException) as error:
-        reason = f"{host} is out of reach ({error})"
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.write_text(reason)
-        raise Refused(reason) from error
+        raise Refused(_remember(host, error)) from error
+
+
+def refusal(upstream: Upstream) -> str | None:
+    """Return why an upstream's release cannot be downloaded, or None when it can be."""
+    release = upstream.release
+    if release is None:
+        return f"{upstream.title} has no release"
+    host = _host(release)
+    if reason := _remembered(host):
+        return reason
+    try:
+        _get(upstream.filled(release.checksum, upstream.programs[0]))
+    except (OSError, http.client.HTTPException) as error:
+        return _remember(host, error)
+    return None
+
+
+def _host(release: Release) -> str:
+    return urlsplit(release.url).hostname or ""
+
+
+def _remembered(host: str) -> str | None:
+    memory = cache_root() / "refused" / host
+    if memory.exists() and time.time() - memory.stat().st_mtime < REMEMBER_SECONDS:
+        return memory.read_text()
+    return None
+
+
+def _remember(host: str, error: Exception) -> str:
+    reason = f"{host} is out of reach ({error})"
+    memory = cache_root() / "refused" / host
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(reason)
+    return reason
 
 
 def _fill(upstream: Upstream, release: Release, folder: Path, step: Step) -> None:
