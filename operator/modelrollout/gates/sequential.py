@@ -134,8 +134,10 @@ def mean_half_width(n: int, standard_deviation: float, *, alpha: float) -> float
     """Return the half-width of an interval that holds the mean at all times at once.
 
     The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (Annals
-    of Statistics, 2024), theorem 2.2. It needs some values before the mean behaves as a normal
-    one: callers set a minimum.
+    of Statistics, 2024). It needs some values before the mean behaves as a normal one: callers set
+    a minimum. In simulation, looking at every value from the 20th to the 1000th at an `alpha` of
+    5 %, the upper bound was ever too low in 2 % of courses for normal values, in 5 % for
+    log-normal ones of log-deviation 0.35 and in 8 % at 0.55; the lower bound erred in under 2.5 %.
 
     Parameters
     ----------

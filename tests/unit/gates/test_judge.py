@@ -1,0 +1,221 @@
+"""The verdict over all gates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelrollout.api.gate_types import Gate, GateMode
+from modelrollout.api.spec import Analysis
+from modelrollout.api.status import GateStatus
+from modelrollout.gates.evidence import Evidence, Incomparable, ProbeTotals, Totals
+from modelrollout.gates.judge import evaluate, latency_edges
+from modelrollout.gates.verdict import Verdict
+from tests.unit.gates.judging import (
+    ALL,
+    ANALYSIS,
+    COST,
+    LATENCY,
+    MEMORY,
+    NOON,
+    STABILITY,
+    counters,
+    evidence,
+)
+
+
+def observed(gate: Gate) -> Gate:
+    return gate.model_copy(update={"mode": GateMode.OBSERVE})
+
+
+def test_a_good_candidate_passes_all_gates() -> None:
+    assessment = evaluate(ALL, ANALYSIS, evidence(counters(120)))
+    assert assessment.verdict is Verdict.PASS
+    assert assessment.requests == 120
+    assert [result.name for result in assessment.results] == [gate.name for gate in ALL]
+
+
+def test_one_failed_gate_decides_and_its_message_is_told() -> None:
+    assessment = evaluate(ALL, ANALYSIS, evidence(counters(60, slow=40)))
+    assert assessment.verdict is Verdict.FAIL
+    assert assessment.reason == "LimitExceeded"
+    assert assessment.message.startswith("latency-p95: 40 of 60 slower than 1700 ms")
+
+
+def test_passing_gates_wait_for_the_minimum_of_requests() -> None:
+    few = Analysis(min_requests=150)
+    assessment = evaluate([LATENCY, STABILITY], few, evidence(counters(120)))
+    assert (assessment.verdict, assessment.reason) == (Verdict.INCONCLUSIVE, "MinRequests")
+    assert "120 of at least 150 requests" in assessment.message
+
+
+def test_a_gate_that_only_observes_never_decides() -> None:
+    slow = evidence(counters(120, slow=100))
+    assessment = evaluate([observed(LATENCY), MEMORY], ANALYSIS, slow)
+    assert assessment.verdict is Verdict.PASS
+    assert assessment.results[0].verdict is Verdict.FAIL
+    assert assessment.results[0].to_status().message.startswith("only observed: ")
+    # And when nothing is enforced, nothing passes
+    alone = evaluate([observed(MEMORY)], ANALYSIS, evidence(counters(120)))
+    assert (alone.verdict, alone.reason) == (Verdict.INVALID, "NoEnforcedGate")
+
+
+def test_the_error_budget_is_split_for_fail_and_not_for_pass() -> None:
+    # Given just enough slow requests to fail one gate alone, and just enough to pass it
+    just_failing, just_passing = evidence(counters(60, slow=10)), evidence(counters(72))
+    assert evaluate([LATENCY], ANALYSIS, just_failing).results[0].verdict is Verdict.FAIL
+    together = evaluate(ALL, ANALYSIS, just_failing)
+    assert together.results[0].verdict is Verdict.INCONCLUSIVE
+    assert evaluate(ALL, ANALYSIS, just_passing).results[0].verdict is Verdict.PASS
+
+
+def test_a_kind_of_gate_from_the_future_never_passes() -> None:
+    unknown = Gate.model_validate({"name": "typography", "textAccuracy": {"minPercent": 90}})
+    assessment = evaluate([unknown], ANALYSIS, evidence(counters(120)))
+    assert (assessment.verdict, assessment.reason) == (Verdict.INVALID, "UnknownGateKind")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (evidence(None, probe=None), "NoSeries"),
+        (evidence(counters(120), baseline=None), "WarmingUp"),
+        (evidence(counters(120), baseline=counters(10, pod="another")), "PodChanged"),
+        (evidence(counters(120), baseline=counters(121)), "CounterReset"),
+        (evidence(replace(counters(120), busy_seconds=math.nan)), "NotACounter"),
+    ],
+)
+def test_without_comparable_counters_nothing_is_judged(given: Evidence, reason: str) -> None:
+    counting = [gate for gate in ALL if gate is not STABILITY]
+    assessment = evaluate(counting, ANALYSIS, given)
+    assert assessment.verdict in (Verdict.INVALID, Verdict.INCONCLUSIVE)
+    assert {result.reason for result in assessment.results} == {reason}
+    assert assessment.requests == 0
+
+
+def test_the_known_cause_of_missing_counters_is_told() -> None:
+    given = evidence(None, problem="pod a/b: two series of imagegen_images_total")
+    assert "two series" in evaluate([LATENCY], ANALYSIS, given).message
+
+
+def test_only_what_came_after_the_warm_up_counts() -> None:
+    # Given a warm-up with many slow requests, and none after it
+    warm = counters(40, slow=40)
+    later = replace(counters(140, slow=40), within={500: 0, 1700: 100, 3000: 140})
+    assessment = evaluate([LATENCY], ANALYSIS, evidence(later, baseline=warm))
+    assert assessment.verdict is Verdict.PASS
+    assert assessment.requests == 100
+
+
+def test_limits_become_edges_once_each_and_in_order() -> None:
+    other = Gate.model_validate(
+        {"name": "latency-p50", "latency": {"percentile": 50, "maxMilliseconds": 250}}
+    )
+    again = LATENCY.model_copy(update={"name": "again"})
+    assert latency_edges([LATENCY, COST, other, again]) == [250, 1700]
+
+
+def test_the_status_of_a_gate_fits_the_schema() -> None:
+    for requests in (0, 5, 120):
+        for result in evaluate(ALL, ANALYSIS, evidence(counters(requests))).results:
+            status = result.to_status()
+            assert GateStatus.model_validate(status.to_api()) == status
+            assert status.verdict == result.verdict.value
+
+
+# -- laws ------------------------------------------------------------------------------------------
+amounts = st.one_of(st.floats(), st.integers(), st.just(10**400))
+garbage = st.builds(
+    Totals,
+    pod=st.sampled_from(["a", "b"]),
+    time=st.just(NOON),
+    within=st.dictionaries(st.integers(), amounts, max_size=3),
+    **{item.name: amounts for item in fields(Totals) if item.name not in ("pod", "time", "within")},
+)
+garbage_evidence = st.builds(
+    Evidence,
+    baseline=st.none() | garbage,
+    latest=st.none() | garbage,
+    probe=st.none()
+    | st.builds(ProbeTotals, repeat_prompts=amounts, repeat_deviation=st.none() | amounts),
+    container_out_of_memory=amounts,
+    gpu_hour_price=st.decimals(),
+    gpu_count=st.integers(),
+)
+
+
+@given(garbage_evidence)
+def test_garbage_never_raises_and_never_passes_unless_it_is_evidence(given: Evidence) -> None:
+    assessment = evaluate(ALL, ANALYSIS, given)
+    if given.baseline is None or given.latest is None or given.probe is None:
+        assert assessment.verdict is not Verdict.PASS
+
+
+@given(
+    requests=st.integers(0, 2000),
+    slow=st.floats(0, 1),
+    failed=st.integers(0, 200),
+    more=st.integers(0, 50),
+)
+def test_worse_evidence_never_turns_fail_into_pass(
+    requests: int, slow: float, failed: int, more: int
+) -> None:
+    k = round(requests * slow)
+    before = evaluate(ALL, ANALYSIS, evidence(counters(requests, slow=k, failed=failed)))
+    worse = counters(requests, slow=min(requests, k + more), failed=failed + more, ooms=more)
+    after = evaluate(ALL, ANALYSIS, evidence(worse))
+    if before.verdict is Verdict.FAIL:
+        assert after.verdict is Verdict.FAIL
+    if after.verdict is Verdict.PASS:
+        assert before.verdict is Verdict.PASS
+
+
+@given(st.permutations(ALL), st.integers(0, 400), st.floats(0, 0.3))
+def test_the_order_of_gates_changes_no_verdict(
+    order: list[Gate], requests: int, slow: float
+) -> None:
+    given = evidence(counters(requests, slow=round(requests * slow)))
+    straight, mixed = evaluate(ALL, ANALYSIS, given), evaluate(order, ANALYSIS, given)
+    assert mixed.verdict is straight.verdict
+    assert {item.name: item for item in mixed.results} == {
+        item.name: item for item in straight.results
+    }
+
+
+counts = st.integers(0, 2**53)
+real_totals = st.builds(
+    Totals,
+    pod=st.just("a"),
+    time=st.just(NOON),
+    within=st.dictionaries(st.integers(1, 3_600_000), counts, max_size=10),
+    **{
+        item.name: st.floats(0, 1e12) if "seconds" in item.name else counts
+        for item in fields(Totals)
+        if item.name not in ("pod", "time", "within")
+    },
+)
+
+
+@given(real_totals)
+def test_a_baseline_survives_its_way_through_status(totals: Totals) -> None:
+    stored = totals.to_baseline(totals.within)
+    read: Any = type(stored).model_validate(stored.to_api())
+    assert Totals.from_baseline(read) == replace(totals, out_of_memory=0)
+
+
+@given(real_totals)
+def test_nothing_happened_since_now(totals: Totals) -> None:
+    nothing = totals.since(totals)
+    assert (nothing.succeeded, nothing.busy_seconds, nothing.timed) == (0, 0.0, 0)
+    assert set(nothing.within.values()) <= {0}
+
+
+def test_a_counter_that_went_back_is_named() -> None:
+    with pytest.raises(Incomparable, match="'images' of pod campaign-images-1 went back") as error:
+        replace(counters(5), images=4).since(counters(5))
+    assert error.value.reason == "CounterReset"
