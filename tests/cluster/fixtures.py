@@ -11,7 +11,6 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 
@@ -21,28 +20,6 @@ from tests.cluster.progress import Progress
 
 NODE_NAME = "test"
 CONTROL_PLANE_NAME = "test-control-plane"
-
-
-@dataclass(frozen=True)
-class Namespace:
-    """A namespace of one test's own.
-
-    Attributes
-    ----------
-    cluster
-        Where it is.
-    name
-        Its name.
-    """
-
-    cluster: Cluster
-    name: str
-
-    def kubectl(self, *arguments: str, given: str | None = None, timeout: float = 120) -> str:
-        """Run kubectl in the namespace, and return what it printed."""
-        return self.cluster.kubectl(
-            f"--namespace={self.name}", *arguments, given=given, timeout=timeout
-        )
 
 
 @contextmanager
@@ -82,29 +59,25 @@ def node_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def control_plane_namespace(control_plane: Cluster, request: pytest.FixtureRequest) -> Namespace:
-    """Give a namespace on the control plane.
+def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give a namespace of the test's own that enforces restricted pods, and delete it afterwards.
 
-    It stays until the control plane ends: deleting is the work of a controller that is not there.
+    It is on the cluster whose fixture the test asks for, the one with a node if for neither. On the
+    control plane alone nobody finishes its deletion; it ends with the control plane.
     """
-    return _create(control_plane, request.node.name)
-
-
-@pytest.fixture
-def namespace(node_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace]:
-    """Give a namespace on the node that enforces restricted pods; it is deleted afterwards."""
-    made = _create(node_cluster, request.node.name)
-    yield made
-    node_cluster.kubectl("delete", "namespace", made.name, "--wait=false")
-
-
-def _create(cluster: Cluster, test: str) -> Namespace:
-    readable = re.sub(r"[^a-z0-9]+", "-", test.lower().removeprefix("test_")).strip("-")
-    name = f"{readable[:40].strip('-')}-{secrets.token_hex(3)}"
+    kind = "control_plane" if "control_plane" in request.fixturenames else "node_cluster"
+    cluster: Cluster = request.getfixturevalue(kind)
+    name = _name(request.node.name)
     labels = {
         f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
     }
     cluster.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     )
-    return Namespace(cluster, name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _name(test: str) -> str:
+    readable = re.sub(r"[^a-z0-9]+", "-", test.lower().removeprefix("test_")).strip("-")
+    return f"{readable[:40].strip('-')}-{secrets.token_hex(3)}"
