@@ -52,6 +52,7 @@ NODE = (
 )
 IMAGES = (
     Package("buildah", "buildah", "building images"),
+    Package("skopeo", "skopeo", "writing images to the disk"),
     Package("debootstrap", "debootstrap", "a base image where no registry answers"),
 )
 
