@@ -36,6 +36,8 @@ _UNNEEDED = (
     "var/lib/apt/lists",
     "var/log",
 )
+# Unnamed images that a build leaves: they are what makes the next one quick.
+_STAGES_KEPT = 12
 # In a mount namespace of its own nothing stays mounted, even when the builder is killed; and the
 # tools' own cache, which has a fixed place in /var/lib, vanishes with it.
 _UNSEEN = (
@@ -85,6 +87,15 @@ class Store:
             self.buildah("inspect", "--type=image", "--format={{.FromImageID}}", name)
             return True
         return False
+
+    def forget_old(self, repository: str, *, keep: int) -> None:
+        """Remove all but the newest images of a repository, and stages that served older builds."""
+        listed = self.buildah("images", "--format={{.Name}}:{{.Tag}}").splitlines()
+        named = [name for name in listed if name.startswith(f"{repository}:")]
+        stages = self.buildah("images", "--quiet", "--filter=dangling=true").splitlines()
+        for name in (*named[keep:], *stages[_STAGES_KEPT:]):
+            with contextlib.suppress(CommandError):  # something newer stands on it
+                self.buildah("rmi", name)
 
     def export(self, name: str, layout: Path) -> None:
         """Write an image as an OCI layout; layers that are in the folder are not written again.

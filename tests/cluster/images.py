@@ -22,9 +22,9 @@ from typing import Any
 from tests.cluster import debian
 from tests.cluster.buildah import Store, ensure_base, host_settings
 from tests.cluster.containerd import ImportReport, import_image
-from tests.cluster.errors import ClusterError, CommandError, PreflightError
+from tests.cluster.errors import ClusterError, PreflightError
 from tests.cluster.handle import Cluster, open_cluster
-from tests.cluster.paths import REPOSITORY, cache_root, containerd_root
+from tests.cluster.paths import REPOSITORY, ClusterPaths, cache_root, containerd_root
 from tests.cluster.progress import Progress
 
 REGISTRY = "modelrollout.local"
@@ -40,7 +40,8 @@ SOURCES = (
 # layout), then what containerd unpacks. Warm: thin layers.
 COLD_MEGABYTES = 14_000
 WARM_MEGABYTES = 1_000
-LAYOUTS_KEPT = 2
+# Of each image; two, so that the one before can still be imported while the next is built.
+KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def _import(cluster: Cluster, image: Image, progress: Progress) -> ImportReport:
     with progress.step(f"{component} image into {cluster.name}", key=f"import-{component}") as step:
         report = import_image(cluster, image.layout, image.name)
         step.say("is there" if report.unchanged else f"{report.sent_bytes / 1e6:.0f} MB sent")
-        _share_blobs(image.layout, containerd_root())
+        for store in (containerd_root(), ClusterPaths(cluster.name).containerd_clone):
+            _share_blobs(image.layout, store)
     return report
 
 
@@ -170,7 +172,7 @@ def _build(recipe: _Recipe, root: Path, progress: Progress) -> Image:
         step.say("writing")
         _export(store, image)
         step.say(f"{_size(image.layout) / 1e6:.0f} MB")
-    _forget_old(store, root, recipe.component, keep=image)
+    _forget_old(store, root, recipe.component)
     return image
 
 
@@ -236,16 +238,11 @@ def _share_blobs(layout: Path, store: Path) -> None:
             link.replace(blob)
 
 
-def _forget_old(store: Store, root: Path, component: str, *, keep: Image) -> None:
-    """Remove all but the newest layouts and images of a component."""
-    layouts = _layouts(root, component)
-    for old in layouts[LAYOUTS_KEPT:]:
-        if old == keep.layout:
-            continue
+def _forget_old(store: Store, root: Path, component: str) -> None:
+    """Remove all but the newest images of a component, here and in the builder's store."""
+    for old in _layouts(root, component)[KEPT:]:
         shutil.rmtree(old)
-        tag = old.name.removeprefix(f"{component}-")
-        with contextlib.suppress(CommandError):  # shared with a newer image, or gone already
-            store.buildah("rmi", f"{REGISTRY}/{component}:{tag}")
+    store.forget_old(f"{REGISTRY}/{component}", keep=KEPT)
 
 
 def _layouts(root: Path, component: str = "*") -> list[Path]:
