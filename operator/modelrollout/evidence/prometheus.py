@@ -35,6 +35,16 @@ LOOKBACK_INTERVALS: Final = 4
 _SHARED_INTERVALS: Final = 0.5
 """Rollouts that ask within this part of a scrape interval share an answer."""
 
+_MALFORMED: Final = (
+    PrometheusApiClientException,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What comes of reading a document that has another shape than it should have."""
+
 
 class PrometheusMetrics:
     """Counters and probe results in Prometheus.
@@ -140,7 +150,7 @@ class PrometheusMetrics:
             try:
                 rows = client.custom_query(family.query, params=dict(params))
                 answers[family.name] = _samples(rows)
-            except (PrometheusApiClientException, KeyError, TypeError, ValueError) as error:
+            except _MALFORMED as error:
                 raise Transient(
                     Failure.BAD_ANSWER,
                     f"what answers at {self._host} is not as Prometheus answers "
@@ -191,7 +201,7 @@ def _samples(rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
 
     Raises
     ------
-    KeyError, TypeError, ValueError
+    AttributeError, LookupError, TypeError, ValueError
         When the answer is something else.
     """
     return [

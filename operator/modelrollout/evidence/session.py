@@ -104,6 +104,9 @@ class GuardedSession(requests.Session):
         response.raw = io.BytesIO(body)
         return response
 
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return no target: even to look at one, the library would read its whole body."""
+
     def _read(self, response: requests.Response) -> bytes:
         body = bytearray()
         # One piece at a time as they arrive: an answer that drips would renew any other time limit.
@@ -126,7 +129,7 @@ class GuardedSession(requests.Session):
 
 def _refusal(response: requests.Response, body: bytes) -> Transient:
     status = response.status_code
-    if response.is_redirect or requests.codes.multiple_choices <= status < requests.codes.bad:
+    if requests.codes.multiple_choices <= status < requests.codes.bad:
         return Transient(
             Failure.BAD_ANSWER,
             f"Prometheus redirects (HTTP {status}), which is not followed: "
@@ -144,7 +147,7 @@ def _refusal(response: requests.Response, body: bytes) -> Transient:
 def _parsed(body: bytes) -> Mapping[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

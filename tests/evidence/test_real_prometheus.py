@@ -1,0 +1,255 @@
+"""The adapter against a real Prometheus that scrapes the real server's metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+import requests
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from imagegen import contract
+from imagegen.server.metrics import Served, ServerMetrics, Work
+from modelrollout.api.gate_types import Gate
+from modelrollout.api.spec import Analysis
+from modelrollout.errors import Transient
+from modelrollout.evidence.prometheus import PrometheusMetrics
+from modelrollout.evidence.queries import PROBE_FAMILIES, REVISION, ROLLOUT, SERVER_FAMILIES
+from modelrollout.evidence.session import Failure
+from modelrollout.gates.evidence import Evidence, ProbeTotals, Snapshot
+from modelrollout.gates.judge import evaluate
+from modelrollout.gates.verdict import Verdict
+from modelrollout.settings import PrometheusSettings
+from tests.evidence.conftest import SCRAPE_SECONDS, Pod, RealPrometheus
+
+pytestmark = pytest.mark.cluster
+
+REVISION_HASH = "0123456789"
+DEADLINE_SECONDS = 20
+
+
+def labels(pod: str, component: str = "server") -> dict[str, str]:
+    return {
+        "namespace": "shop",
+        "pod": pod,
+        ROLLOUT: "images",
+        REVISION: REVISION_HASH,
+        "modelrollout_dev_component": component,
+    }
+
+
+class Server(Pod):
+    """A pod of the inference server, without the model."""
+
+    def __init__(self, name: str) -> None:
+        edges = contract.latency_edges([1.7])
+        self.metrics = ServerMetrics(model="kites", revision=REVISION_HASH, edges=edges)
+        self.metrics.engine_loaded(device="cpu", description={}, memory=dict)
+        super().__init__(labels(name), self.metrics.registry)
+
+    def serve(self, requests: int, seconds: float = 1.0) -> None:
+        for _ in range(requests):
+            self.metrics.served(
+                Served(
+                    width=512,
+                    height=512,
+                    steps=4,
+                    images=1,
+                    request_class=contract.request_class(None, None, 1),
+                    duration_seconds=seconds,
+                    postprocess_seconds=0.01,
+                ),
+                Work(busy_seconds=seconds / 2),
+            )
+
+
+class Probe(Pod):
+    """A pod of the probe, by the metric contract."""
+
+    def __init__(self, name: str) -> None:
+        registry = CollectorRegistry()
+        self.prompts = Counter(contract.PROBE_REPEAT_PROMPTS_TOTAL, "-", ["arm"], registry=registry)
+        self.deviation = Gauge(contract.PROBE_REPEAT_PSD, "-", ["arm"], registry=registry)
+        for arm in contract.ARMS:
+            self.prompts.labels(arm)
+        super().__init__(labels(name, "probe"), registry)
+
+
+@contextmanager
+def scraped(prometheus: RealPrometheus, **jobs: list[Pod]) -> Iterator[PrometheusMetrics]:
+    """Run the pods and Prometheus, and give the adapter."""
+    pods = {id(pod): pod for job in jobs.values() for pod in job}.values()
+    for pod in pods:
+        pod.start()
+    try:
+        prometheus.scrape(jobs)
+        prometheus.start()
+        yield PrometheusMetrics(
+            PrometheusSettings(
+                url=prometheus.url, scrape_interval_seconds=SCRAPE_SECONDS, timeout_seconds=10
+            ),
+            lambda: datetime.now(UTC),
+        )
+    finally:
+        for pod in pods:
+            pod.stop()
+
+
+async def until(source: PrometheusMetrics, holds: Callable[[Snapshot], object]) -> Snapshot:
+    """Look again until something holds of the snapshot."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds(snapshot := await source.snapshot()):
+        assert time.monotonic() < deadline, snapshot
+        await asyncio.sleep(SCRAPE_SECONDS / 2)
+    return snapshot
+
+
+async def test_counters_are_what_the_servers_counted(prometheus: RealPrometheus) -> None:
+    stable, candidate = Server("stable-1"), Server("candidate-1")
+    with scraped(prometheus, pods=[stable, candidate]) as source:
+        candidate.serve(7, seconds=1.0)
+        candidate.serve(2, seconds=1.8)
+        candidate.metrics.failed(
+            contract.Outcome.OOM, 503, Work(busy_seconds=0.5, ooms=[contract.OomPhase.DENOISE])
+        )
+        candidate.metrics.refused(contract.Outcome.BUSY, 429)
+
+        snapshot = await until(
+            source, lambda seen: any(totals.failed for totals in seen.servers.values())
+        )
+
+    totals = snapshot.servers["shop", "candidate-1"]
+    assert (totals.succeeded, totals.failed, totals.images) == (9, 1, 9)
+    assert (totals.measured, totals.timed, totals.out_of_memory) == (9, 9, 1)
+    assert totals.gpu_seconds == pytest.approx(7 * 0.5 + 2 * 0.9)
+    assert totals.gpu_seconds_squares == pytest.approx(7 * 0.25 + 2 * 0.81)
+    assert totals.busy_seconds == pytest.approx(totals.gpu_seconds + 0.5)
+    assert (totals.within[750], totals.within[1000], totals.within[1700]) == (0, 7, 7)
+    assert totals.within[2000] == 9
+    assert snapshot.servers["shop", "stable-1"].succeeded == 0
+    assert snapshot.unusable == {}
+
+
+async def test_a_candidate_is_judged_from_prometheus(prometheus: RealPrometheus) -> None:
+    gates = [
+        Gate.model_validate(
+            {"name": "latency-p95", "latency": {"percentile": 95, "maxMilliseconds": 1700}}
+        ),
+        Gate.model_validate({"name": "oom", "outOfMemory": {"maxCount": 0}}),
+        Gate.model_validate({"name": "cost", "cost": {"maxPerImage": "0.001"}}),
+    ]
+    candidate = Server("candidate-1")
+
+    def verdict(baseline: Snapshot, latest: Snapshot) -> Verdict:
+        key = ("shop", "candidate-1")
+        evidence = Evidence(
+            baseline=baseline.servers[key],
+            latest=latest.servers[key],
+            probe=None,
+            container_out_of_memory=0,
+            gpu_hour_price=Decimal("3.60"),
+            gpu_count=1,
+        )
+        return evaluate(gates, Analysis(), evidence).verdict
+
+    with scraped(prometheus, pods=[candidate]) as source:
+        # Given a warm-up that was slow
+        candidate.serve(10, seconds=30.0)
+        warm = await until(source, lambda seen: _succeeded(seen) == 10)
+        assert verdict(warm, warm) is Verdict.INVALID
+        candidate.serve(40)
+        assert verdict(warm, await until(source, lambda seen: _succeeded(seen) == 50)) is (
+            Verdict.INCONCLUSIVE
+        )
+        candidate.serve(40)
+        good = await until(source, lambda seen: _succeeded(seen) == 90)
+        assert verdict(warm, good) is Verdict.PASS
+        # When the same server gets slow and dear
+        candidate.serve(40, seconds=20.0)
+        bad = await until(source, lambda seen: _succeeded(seen) == 130)
+        assert verdict(good, bad) is Verdict.FAIL
+
+
+def _succeeded(snapshot: Snapshot) -> int:
+    totals = snapshot.servers.get(("shop", "candidate-1"))
+    return totals.succeeded if totals else -1
+
+
+async def test_a_pod_that_is_gone_is_no_data(prometheus: RealPrometheus) -> None:
+    leaving, staying = Server("leaving"), Server("staying")
+    with scraped(prometheus, pods=[leaving, staying]) as source:
+        await until(source, lambda seen: len(seen.servers) == 2)
+        leaving.stop()
+        gone = await until(source, lambda seen: len(seen.servers) == 1)
+    assert set(gone.servers) == {("shop", "staying")}
+
+
+async def test_a_pod_that_is_scraped_by_two_jobs_is_not_counted_twice(
+    prometheus: RealPrometheus,
+) -> None:
+    doubled, single = Server("doubled"), Server("single")
+    with scraped(prometheus, pods=[doubled, single], again=[doubled]) as source:
+        doubled.serve(5)
+        single.serve(5)
+        snapshot = await until(source, lambda seen: seen.unusable and seen.servers)
+    assert set(snapshot.servers) == {("shop", "single")}
+    assert "differ in job ('again', 'pods')" in snapshot.unusable["shop", "doubled"]
+
+
+async def test_a_number_that_is_none_is_not_counted(prometheus: RealPrometheus) -> None:
+    broken, whole = Server("broken"), Server("whole")
+    with scraped(prometheus, pods=[broken, whole]) as source:
+        broken.serve(1, seconds=float("nan"))
+        snapshot = await until(source, lambda seen: seen.unusable and seen.servers)
+    assert set(snapshot.servers) == {("shop", "whole")}
+    assert "is nan" in snapshot.unusable["shop", "broken"]
+
+
+async def test_results_of_the_probe_are_read(prometheus: RealPrometheus) -> None:
+    probe = Probe("probe-1")
+    key = ("shop", "images", REVISION_HASH)
+    with scraped(prometheus, probes=[probe]) as source:
+        begun = await until(source, lambda seen: seen.probes)
+        assert begun.probes == {key: ProbeTotals(0, None)}
+        probe.prompts.labels(contract.Arm.CANDIDATE).inc(8)
+        probe.prompts.labels(contract.Arm.STABLE).inc(3)
+        probe.deviation.labels(contract.Arm.STABLE).set(0.5)
+        probe.deviation.labels(contract.Arm.CANDIDATE).set(0.0007)
+        measured = await until(source, lambda seen: seen.probes[key].repeat_prompts)
+    assert measured.probes == {key: ProbeTotals(8, 0.0007)}
+
+
+async def test_as_many_queries_as_families_whatever_is_scraped(prometheus: RealPrometheus) -> None:
+    def answered() -> float:
+        text = requests.get(prometheus.url + "/metrics", timeout=10).text
+        name = 'prometheus_http_requests_total{code="200",handler="/api/v1/query"}'
+        counts = [float(line.split()[-1]) for line in text.splitlines() if line.startswith(name)]
+        return sum(counts)
+
+    with scraped(prometheus, pods=[Server(f"pod-{number}") for number in range(5)]) as source:
+        before = answered()
+        await asyncio.gather(*(source.snapshot() for _ in range(100)))
+        assert answered() - before == len(SERVER_FAMILIES) + len(PROBE_FAMILIES)
+
+
+async def test_an_outage_of_prometheus_is_transient_and_forgotten(
+    prometheus: RealPrometheus,
+) -> None:
+    candidate = Server("candidate-1")
+    with scraped(prometheus, pods=[candidate]) as source:
+        await until(source, lambda seen: _succeeded(seen) == 0)
+        prometheus.stop()
+        await asyncio.sleep(SCRAPE_SECONDS)  # beyond what is shared between askers
+        with pytest.raises(Transient) as caught:
+            await source.snapshot()
+        assert caught.value.reason == Failure.UNREACHABLE
+        # When it is back, with what happened meanwhile
+        candidate.serve(3)
+        prometheus.start()
+        await asyncio.sleep(SCRAPE_SECONDS)
+        await until(source, lambda seen: _succeeded(seen) == 3)

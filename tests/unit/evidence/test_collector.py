@@ -1,0 +1,182 @@
+"""From series to a snapshot."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegen import contract
+from modelrollout.evidence.collector import Sample, collect
+from modelrollout.evidence.queries import PROBE_FAMILIES, REVISION, ROLLOUT, SERVER_FAMILIES
+from modelrollout.gates.evidence import ProbeTotals, Snapshot
+from tests.unit.evidence.answering import Values, server_values
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+FAMILIES = [family.name for family in (*SERVER_FAMILIES, *PROBE_FAMILIES)]
+
+Answers = dict[str, list[Sample]]
+
+
+def answers(values: Values, **labels: str) -> Answers:
+    given = labels or {"namespace": "shop", "pod": "a"}
+    series = {
+        name: [Sample({**given, **own}, float(value)) for own, value in rows]
+        for name, rows in values.items()
+    }
+    return {name: series.get(name, []) for name in FAMILIES}
+
+
+def together(*parts: Answers) -> Answers:
+    return {name: [sample for part in parts for sample in part[name]] for name in FAMILIES}
+
+
+def snapshot(*parts: Answers) -> Snapshot:
+    return collect(NOON, together(*parts))
+
+
+def test_all_counters_of_a_pod_are_read() -> None:
+    totals = snapshot(answers(server_values(10))).servers["shop", "a"]
+    assert (totals.pod, totals.time) == ("a", NOON)
+    assert (totals.succeeded, totals.failed, totals.images, totals.measured) == (10, 0, 10, 10)
+    assert (totals.gpu_seconds, totals.gpu_seconds_squares, totals.busy_seconds) == (8, 6.5, 8)
+    assert totals.timed == 10
+    assert totals.within == {500: 0, 1700: 10, 3000: 10}
+
+
+def test_faults_are_failed_requests_and_refusals_are_not() -> None:
+    values = server_values(10)
+    values[contract.REQUESTS_TOTAL] = [
+        ({"outcome": outcome}, 10**number) for number, outcome in enumerate(contract.Outcome)
+    ]
+    totals = snapshot(answers(values)).servers["shop", "a"]
+    assert totals.succeeded == 1
+    # timeout, out of memory, watchdog, error; not invalid, busy, cancelled
+    assert totals.failed == 1_000 + 100_000 + 1_000_000 + 10_000_000
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300])
+@pytest.mark.parametrize("family", [family.name for family in SERVER_FAMILIES])
+def test_a_value_that_no_counter_has_makes_only_its_pod_unusable(family: str, value: float) -> None:
+    broken = server_values(10)
+    broken[family] = [(labels, value) for labels, _ in broken[family]]
+    seen = snapshot(answers(broken), answers(server_values(3), namespace="shop", pod="b"))
+    assert set(seen.servers) == {("shop", "b")}
+    assert set(seen.unusable) == {("shop", "a")}
+
+
+def test_half_a_request_is_no_count() -> None:
+    broken: Values = {**server_values(10), contract.IMAGES_TOTAL: [({}, 2.5)]}
+    assert "imagegen_images_total is 2.5" in snapshot(answers(broken)).unusable["shop", "a"]
+
+
+@pytest.mark.parametrize("family", [family.name for family in SERVER_FAMILIES])
+def test_a_missing_counter_is_not_zero(family: str) -> None:
+    missing: Values = {**server_values(10), family: []}
+    seen = snapshot(answers(missing))
+    assert seen.servers == {}
+    assert "there is no series of imagegen_" in seen.unusable["shop", "a"]
+
+
+def test_a_pod_that_is_scraped_twice_is_unusable_and_says_where_they_differ() -> None:
+    one = answers(server_values(10), namespace="shop", pod="a", job="pods")
+    other = answers(server_values(10), namespace="shop", pod="a", job="services")
+    for order in ((one, other), (other, one)):
+        seen = snapshot(*order)
+        assert seen.servers == {}
+        assert "differ in job" in seen.unusable["shop", "a"]
+
+
+def test_series_without_the_pods_name_tell_of_the_relabelling() -> None:
+    seen = snapshot(answers(server_values(10), namespace="shop"))
+    assert "relabelling" in seen.unusable["shop", ""]
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [
+        {"0.5": 1.0, "1.7": 2.0},
+        {"0.5": 5.0, "1.7": 4.0, "+Inf": 6.0},
+        {"1.7": 7.0, "+Inf": 6.0},
+        {"1": 5.0, "1.0": 5.0, "+Inf": 6.0},
+        {"wide": 5.0, "+Inf": 6.0},
+        {"NaN": 5.0, "+Inf": 6.0},
+    ],
+    ids=["no-infinity", "falling", "beyond-all", "twice", "word", "nan"],
+)
+def test_a_histogram_that_is_none_is_unusable(edges: dict[str, float]) -> None:
+    values = server_values(6)
+    values[contract.REQUEST_DURATION_BUCKET] = [({"le": le}, n) for le, n in edges.items()]
+    assert set(snapshot(answers(values)).unusable) == {("shop", "a")}
+
+
+def test_edges_are_whole_milliseconds_however_they_are_written() -> None:
+    values = server_values(6)
+    values[contract.REQUEST_DURATION_BUCKET] = [
+        ({"le": le}, 6.0)
+        for le in ("0.0005", "0.3", "1.7000000000000002", "1e+01", "1e300", "+Inf")
+    ]
+    totals = snapshot(answers(values)).servers["shop", "a"]
+    assert set(totals.within) == {300, 1700, 10_000}
+
+
+# -- probes ----------------------------------------------------------------------------------------
+CANDIDATE = {"namespace": "shop", ROLLOUT: "images", REVISION: "0123456789"}
+KEY = ("shop", "images", "0123456789")
+
+
+def probe(prompts: float, deviation: float | None, pod: str = "probe-1") -> Answers:
+    values: Values = {contract.PROBE_REPEAT_PROMPTS_TOTAL: [({}, prompts)]}
+    if deviation is not None:
+        values[contract.PROBE_REPEAT_PSD] = [({}, deviation)]
+    return answers(values, **CANDIDATE, pod=pod)
+
+
+def test_results_of_a_probe_belong_to_its_candidate() -> None:
+    assert snapshot(probe(9, 0.001)).probes == {KEY: ProbeTotals(9, 0.001)}
+    assert snapshot(probe(0, None)).probes == {KEY: ProbeTotals(0, None)}
+
+
+def test_of_two_probes_the_larger_deviation_holds() -> None:
+    parts = (probe(9, 0.001), probe(3, 0.02, "probe-2"))
+    for order in (parts, parts[::-1]):
+        assert snapshot(*order).probes == {KEY: ProbeTotals(9, 0.02)}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "deviation"), [(math.nan, 0.1), (9, math.nan), (9, -1.0), (9, math.inf), (0.5, 0.1)]
+)
+def test_a_result_that_is_no_number_hides_no_other_behind_it(
+    prompts: float, deviation: float
+) -> None:
+    parts = (probe(9, 0.001), probe(prompts, deviation, "probe-2"))
+    for order in (parts, parts[::-1]):
+        assert snapshot(*order).probes == {}
+
+
+# -- laws ------------------------------------------------------------------------------------------
+@given(st.data())
+def test_the_order_of_series_does_not_matter(data: Any) -> None:
+    parts = together(
+        answers(server_values(10)),
+        answers(server_values(7), namespace="shop", pod="b"),
+        probe(9, 0.001),
+    )
+    mixed = {name: data.draw(st.permutations(samples)) for name, samples in parts.items()}
+    assert collect(NOON, mixed) == collect(NOON, parts)
+
+
+labels = st.dictionaries(
+    st.sampled_from(["namespace", "pod", "outcome", "le", ROLLOUT, REVISION]), st.text(max_size=8)
+)
+samples = st.lists(st.builds(Sample, labels, st.floats()), max_size=6)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(FAMILIES, samples)))
+def test_whatever_is_scraped_nothing_is_raised(given: Answers) -> None:
+    for totals in collect(NOON, given).servers.values():
+        totals.check()
