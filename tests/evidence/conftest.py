@@ -14,7 +14,7 @@ import requests
 import yaml
 from prometheus_client import CollectorRegistry, start_http_server
 
-from tests.cluster import binaries
+from tests.cluster import binaries, pki
 from tests.cluster.processes import wait_for
 from tests.cluster.progress import Progress
 from tests.cluster.upstreams import PROMETHEUS
@@ -57,10 +57,18 @@ class RealPrometheus:
     folder: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    pki: Path | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.pki else ''}://127.0.0.1:{self.port}"
+
+    def encrypt(self) -> Path:
+        """Serve TLS with a certificate of an authority of its own; return the authority's file."""
+        self.pki = self.folder / "pki"
+        self.pki.mkdir(parents=True)
+        pki.create(self.pki, [pki.Identity("server", "prometheus", names=("IP:127.0.0.1",))])
+        return self.pki / "ca.crt"
 
     def scrape(self, jobs: dict[str, list[Pod]]) -> None:
         """Configure what is scraped: pods by the name of the job."""
@@ -81,6 +89,12 @@ class RealPrometheus:
         (self.folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
 
     def start(self) -> None:
+        arguments = []
+        if self.pki is not None:
+            files = {"cert_file": self.pki / "server.crt", "key_file": self.pki / "server.key"}
+            web = {"tls_server_config": {name: str(path) for name, path in files.items()}}
+            (self.folder / "web.yml").write_text(yaml.safe_dump(web))
+            arguments = [f"--web.config.file={self.folder / 'web.yml'}"]
         with (self.folder / "prometheus.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -90,12 +104,14 @@ class RealPrometheus:
                     # It would wait 5 s before it takes up its targets.
                     "--scrape.discovery-reload-interval=50ms",
                     f"--web.listen-address=127.0.0.1:{self.port}",
+                    *arguments,
                 ],
                 stdout=log,
                 stderr=log,
             )
+        trusted = str(self.pki / "ca.crt") if self.pki else True
         wait_for(
-            lambda: requests.get(self.url + "/-/ready", timeout=5).ok,
+            lambda: requests.get(self.url + "/-/ready", timeout=5, verify=trusted).ok,
             what="A ready Prometheus",
             timeout=30,
             why=(self.folder / "prometheus.log").read_text,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 import requests
@@ -253,3 +254,20 @@ async def test_an_outage_of_prometheus_is_transient_and_forgotten(
         prometheus.start()
         await asyncio.sleep(SCRAPE_SECONDS)
         await until(source, lambda seen: _succeeded(seen) == 3)
+
+
+async def test_only_a_prometheus_with_a_trusted_certificate_is_asked(
+    prometheus: RealPrometheus,
+) -> None:
+    authority = prometheus.encrypt()
+    prometheus.scrape({})
+    prometheus.start()
+
+    def source(**settings: Path) -> PrometheusMetrics:
+        given = PrometheusSettings(url=prometheus.url, **settings)
+        return PrometheusMetrics(given, lambda: datetime.now(UTC))
+
+    assert (await source(ca_file=authority).snapshot()).servers == {}
+    with pytest.raises(Transient, match="certificate verify failed") as caught:
+        await source().snapshot()
+    assert caught.value.reason == Failure.UNREACHABLE
