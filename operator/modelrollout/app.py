@@ -126,6 +126,11 @@ def _register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
     admin = settings
     kopf.on.startup(registry=registry)(startup)
 
+    async def log_in(**details: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**details) or kopf.login_with_kubeconfig(**details)
+
+    kopf.on.login(registry=registry, id="log-in")(log_in)
+
     async def wake(namespace: str | None, name: str | None, **_: Any) -> None:
         if holder and namespace and name:
             holder[0].wakeup(namespace, name).set()

@@ -1,0 +1,198 @@
+"""The product on a cluster: the operator by its chart, a namespace for models, and models in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cluster.binaries import find
+from tests.cluster.errors import ClusterError
+from tests.cluster.handle import Cluster, Mode
+from tests.cluster.images import Images
+from tests.cluster.processes import run
+
+__all__ = ["OPERATOR_NAMESPACE", "install_operator", "make_models", "prepare_namespace"]
+
+REPOSITORY: Final = Path(__file__).parents[2]
+CHART: Final = REPOSITORY / "helm" / "modelrollout"
+OPERATOR_NAMESPACE: Final = "modelrollout-system"
+MODELS_CLAIM: Final = "models"
+
+Document = dict[str, Any]
+
+
+def install_operator(
+    cluster: Cluster, images: Images, *, runtimes: Mapping[str, str] | None = None
+) -> None:
+    """Install or upgrade the operator by its chart, and wait until it runs.
+
+    Parameters
+    ----------
+    cluster
+        Where.
+    images
+        The operator's image, and the server's as the runtime ``default``.
+    runtimes
+        Further server images by the name that ``spec.serving.runtime`` says.
+
+    Raises
+    ------
+    ClusterError
+        Helm is missing, or the operator does not come up.
+    """
+    helm = find("helm")
+    if helm is None:
+        raise ClusterError("helm is missing: `python -m tests.cluster prepare` gets it.")
+    values = images.helm_values()
+    values["config"] = {
+        "prometheus": {
+            "url": "http://prometheus.monitoring:9090",
+            "scrapeIntervalSeconds": 2,
+            "timeoutSeconds": 5,
+        },
+        # One cent per GPU second, so that costs can be checked in one's head.
+        "pools": {"preview": {"gpuHourPrice": "36.00"}},
+        "runtimes": {
+            "default": {"image": images.inference.name},
+            **{name: {"image": image} for name, image in (runtimes or {}).items()},
+        },
+        "resyncSeconds": 10,
+    }
+    run(
+        [
+            *(
+                helm,
+                "upgrade",
+                "--install",
+                "modelrollout",
+                CHART,
+                "--kubeconfig",
+                cluster.kubeconfig,
+            ),
+            *("--namespace", OPERATOR_NAMESPACE, "--create-namespace"),
+            *("--values", "-", "--wait", "--timeout", "3m"),
+        ],
+        given=json.dumps(values),
+        timeout=240,
+    )
+
+
+def prepare_namespace(cluster: Cluster, namespace: str) -> None:
+    """Create a namespace that enforces the restricted pod security, with a claim for models."""
+    labels = {
+        f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
+    }
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": labels},
+        },
+        *_volume(cluster, namespace),
+    )
+
+
+def _volume(cluster: Cluster, namespace: str) -> list[Document]:
+    claim: Document = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": MODELS_CLAIM, "namespace": namespace},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    if cluster.mode is not Mode.NODE:
+        return [claim]
+    folder = cluster.volumes / f"{namespace}-{MODELS_CLAIM}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Pods write as a user of their own, and a hostPath takes no fsGroup.
+    folder.chmod(0o777)
+    name = f"{namespace}-{MODELS_CLAIM}"
+    claim["spec"] |= {"storageClassName": "", "volumeName": name}
+    volume: Document = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": "",
+            "hostPath": {"path": str(folder), "type": "Directory"},
+            "claimRef": {"namespace": namespace, "name": MODELS_CLAIM},
+        },
+    }
+    return [volume, claim]
+
+
+def make_models(
+    cluster: Cluster, namespace: str, images: Images, models: Mapping[str, int]
+) -> None:
+    """Make tiny diffusion models with random weights on the claim, by a Job in the cluster.
+
+    Parameters
+    ----------
+    cluster, namespace
+        Where.
+    images
+        The inference image makes the models.
+    models
+        Folder of each model and the seed of its weights.
+    """
+    makers = [
+        {
+            "name": f"make-{name}",
+            "image": images.inference.name,
+            "imagePullPolicy": "IfNotPresent",
+            "args": ["make-tiny", "--architecture=sd", f"--seed={seed}", f"--out=/models/{name}",
+                     "--scale=small"],
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [
+                {"name": "models", "mountPath": "/models"},
+                {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the container's own
+            ],
+        }
+        for name, seed in models.items()
+    ]  # fmt: skip
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "make-models", "namespace": namespace},
+        "spec": {
+            "backoffLimit": 1,
+            "template": {
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": 65532,
+                        "runAsGroup": 65532,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "initContainers": makers[:-1],
+                    "containers": makers[-1:],
+                    "volumes": [
+                        {
+                            "name": "models",
+                            "persistentVolumeClaim": {"claimName": MODELS_CLAIM},
+                        },
+                        {"name": "scratch", "emptyDir": {}},
+                    ],
+                }
+            },
+        },
+    }
+    cluster.apply(job)
+    cluster.kubectl(
+        *("wait", "-n", namespace, "--for=condition=Complete", "job/make-models"),
+        "--timeout=120s",
+        timeout=130,
+    )

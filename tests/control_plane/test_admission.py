@@ -1,0 +1,212 @@
+"""What the API server itself refuses: the schema and CEL, with messages that people can use."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.cluster.errors import CommandError
+from tests.cluster.handle import Cluster
+from tests.unit.rollout.story import spec_document
+
+pytestmark = pytest.mark.cluster
+
+Document = dict[str, Any]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def rollout(name: str = "images") -> Document:
+    return {
+        "apiVersion": "modelrollout.dev/v1alpha1",
+        "kind": "ModelRollout",
+        "metadata": {"name": name},
+        "spec": spec_document(),
+    }
+
+
+def changed(path: str, value: Any) -> Callable[[Document], None]:
+    def change(document: Document) -> None:
+        *parents, last = path.split(".")
+        node: Any = document
+        for part in parents:
+            node = node[int(part)] if part.isdigit() else node.setdefault(part, {})
+        node[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+def without(path: str) -> Callable[[Document], None]:
+    def change(document: Document) -> None:
+        *parents, last = path.split(".")
+        node: Any = document
+        for part in parents:
+            node = node[part]
+        del node[last]
+
+    return change
+
+
+BAD: list[tuple[str, Callable[[Document], None], str]] = [
+    (
+        "an unknown scheduler is refused by name with the list of known ones",
+        changed("spec.model.pipeline.scheduler", "fast_ema"),
+        'scheduler: Unsupported value: "fast_ema": supported values: "DDIM"',
+    ),
+    (
+        "more steps than the cap",
+        changed("spec.model.pipeline.steps", 150),
+        "`pipeline.steps` must be less than or equal to `limits.maxSteps`",
+    ),
+    (
+        "no step cap at all",
+        without("spec.model.limits.maxSteps"),
+        "spec.model.limits.maxSteps: Required value",
+    ),
+    (
+        "a picture larger than the cap",
+        changed("spec.model.pipeline.width", 2048),
+        "`pipeline.width` times `pipeline.height` must be less than or equal to `limits.maxPixels`",
+    ),
+    (
+        "a width that is no multiple of 8",
+        changed("spec.model.pipeline.width", 65),
+        "spec.model.pipeline.width",
+    ),
+    (
+        "a float where a decimal string belongs",
+        changed("spec.model.pipeline.guidanceScale", 7.5),
+        "guidanceScale: Invalid value",
+    ),
+    (
+        "a decimal string that is no number",
+        changed("spec.model.pipeline.guidanceScale", "high"),
+        "spec.model.pipeline.guidanceScale",
+    ),
+    (
+        "an unknown precision",
+        changed("spec.model.pipeline.precision", "fp32"),
+        'precision: Unsupported value: "fp32": supported values: "Float32", "BFloat16", "Float16"',
+    ),
+    (
+        "a batch of none",
+        changed("spec.model.limits.maxBatchSize", 0),
+        "maxBatchSize in body should be greater than or equal to 1",
+    ),
+    (
+        "a path that leaves the volume",
+        changed("spec.model.source.persistentVolumeClaim.path", "../../etc"),
+        "spec.model.source.persistentVolumeClaim.path",
+    ),
+    (
+        "no source",
+        changed("spec.model.source", {}),
+        "exactly one source must be set",
+    ),
+    (
+        "no gates",
+        changed("spec.gates", []),
+        "spec.gates in body should have at least 1 items",
+    ),
+    (
+        "only gates that observe",
+        changed("spec.gates", [{"name": "a", "mode": "Observe", "errors": {"maxPercent": "1"}}]),
+        "at least one gate must have the mode 'Enforce'",
+    ),
+    (
+        "a gate of two kinds",
+        changed("spec.gates.0.errors", {"maxPercent": "1"}),
+        "exactly one kind of gate must be set: `latency`, `outOfMemory`",
+    ),
+    (
+        "a gate of no kind",
+        changed("spec.gates.0", {"name": "empty"}),
+        "exactly one kind of gate must be set",
+    ),
+    (
+        "two gates of one name",
+        changed("spec.gates.1.name", "latency"),
+        'Duplicate value: {"name":"latency"}',
+    ),
+    (
+        "a percentile that no count can prove",
+        changed("spec.gates.0.latency.percentile", 100),
+        "percentile in body should be less than or equal to 99",
+    ),
+    (
+        "a minimum above the maximum",
+        changed("spec.analysis", {"minRequests": 500, "maxRequests": 100}),
+        "`minRequests` must be less than or equal to `maxRequests`",
+    ),
+    (
+        "a policy that would promote without proof",
+        changed("spec.strategy.onInconclusive", "Promote"),
+        'onInconclusive: Unsupported value: "Promote": supported values: "Hold", "Rollback"',
+    ),
+    (
+        "a name that cannot name a Service",
+        changed("metadata.name", "1st.images"),
+        "`metadata.name` must begin with a letter",
+    ),
+    (
+        "a misspelt field",
+        changed("spec.model.pipeline.step", 5),
+        'unknown field "spec.model.pipeline.step"',
+    ),
+]
+
+
+def create(cluster: Cluster, namespace: str, document: Document, *options: str) -> Document:
+    """Create an object as a user does, with kubectl's strict validation."""
+    answer = cluster.kubectl(
+        *("create", "-n", namespace, "-f", "-", "-o", "yaml", *options), given=yaml.safe_dump(document)
+    )
+    stored: Document = yaml.safe_load(answer)
+    return stored
+
+
+@pytest.mark.parametrize(("case", "change", "message"), BAD, ids=[case for case, *_ in BAD])
+def test_a_bad_rollout_is_refused_with_a_readable_message(
+    control_plane: Cluster,
+    namespace: str,
+    case: str,
+    change: Callable[[Document], None],
+    message: str,
+) -> None:
+    document = copy.deepcopy(rollout())
+    change(document)
+    with pytest.raises(CommandError) as refusal:
+        create(control_plane, namespace, document)
+    assert message in str(refusal.value)
+
+
+def test_a_good_rollout_is_taken_and_its_defaults_are_visible(
+    control_plane: Cluster, namespace: str
+) -> None:
+    spec = create(control_plane, namespace, rollout())["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"]["stages"] == [
+        {"name": "isolated", "probe": {"suite": "default", "requestsPerMinute": 60}}
+    ]
+    assert spec["serving"]["gpu"] == {"resourceName": "nvidia.com/gpu", "count": 1}
+    assert spec["analysis"]["confidencePercent"] == 95
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)
+def test_the_examples_are_taken(control_plane: Cluster, namespace: str, path: Path) -> None:
+    documents = [
+        document
+        for document in yaml.safe_load_all(path.read_text())
+        if document and document["kind"] == "ModelRollout"
+    ]
+    for document in documents:
+        document["metadata"].pop("namespace", None)
+        if path.stem.endswith("refused"):
+            with pytest.raises(CommandError):
+                create(control_plane, namespace, document, "--dry-run=server")
+        else:
+            assert create(control_plane, namespace, document, "--dry-run=server")
