@@ -52,6 +52,7 @@ format: venv-full  ## Let ruff mend what it can.
 
 crd: venv  ## Write crds/ and the chart's copy from the types.
 	@$(VENV)/bin/python -m modelrollout crd > crds/modelrollouts.modelrollout.dev.yaml
+	@cp crds/modelrollouts.modelrollout.dev.yaml helm/modelrollout/files/crds/
 
 venv: $(VENV)/.complete
 venv-full: $(VENV_FULL)/.complete
