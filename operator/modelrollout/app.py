@@ -15,7 +15,6 @@ import random
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -41,45 +40,84 @@ STALLED_SECONDS: Final = 300.0
 """Without any finished look for this long, although there are rollouts, the process is unwell."""
 
 
-@dataclass
-class _Loops:
-    """The loops of this process: one wake-up signal per rollout."""
+class _Operator:
+    """The handlers of this process: they wake loops, and each loop drives one rollout."""
 
-    reconciler: Reconciler
-    wakeups: dict[tuple[str, str], asyncio.Event] = field(default_factory=dict)
-    last_finished: float = field(default_factory=time.monotonic)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._reconciler: Reconciler | None = None
+        # Kept for the life of the process: a rollout that is made again under the same name may be
+        # driven before the loop of the old one has ended, and both wait for the same signal.
+        self._wakeups: dict[tuple[str, str], asyncio.Event] = {}
+        self._driven: set[Key] = set()
+        self._last_look = time.monotonic()
 
-    def wakeup(self, namespace: str, name: str) -> asyncio.Event:
-        return self.wakeups.setdefault((namespace, name), asyncio.Event())
+    async def start_up(self, settings: kopf.OperatorSettings, **_: Any) -> None:
+        """Prepare Kopf and the clients, once its event loop runs."""
+        _configure(settings)
+        self._reconciler = await _reconciler(self._settings)
 
-    async def drive(self, key: Key, stopped: kopf.DaemonStopped) -> None:
-        """Look again and again until the rollout is gone or the process ends."""
-        wakeup = self.wakeup(key.namespace, key.name)
+    async def log_in(self, **details: Any) -> kopf.ConnectionInfo | None:
+        """Give Kopf the credentials of the pod, or those of the kubeconfig."""
+        return kopf.login_with_service_account(**details) or kopf.login_with_kubeconfig(**details)
+
+    async def wake(self, namespace: str | None, name: str | None, **_: Any) -> None:
+        """Have a rollout looked at now."""
+        self._wakeup(namespace or "", name or "").set()
+
+    async def wake_owner(self, namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
+        """Have the rollout looked at that an object belongs to."""
+        self._wakeup(namespace or "", labels[ROLLOUT_LABEL]).set()
+
+    async def drive(
+        self, namespace: str | None, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any
+    ) -> None:
+        """Look at a rollout again and again until it is gone or the process ends."""
+        key = Key(namespace or "", name, uid)
+        wakeup = self._wakeup(key.namespace, key.name)
         failures = 0
-        while not stopped:
-            wakeup.clear()
-            try:
-                due = await self.reconciler.reconcile(key)
-                failures = 0
-            except Conflict as error:
-                _log.info("%s/%s: looking again: %s", key.namespace, key.name, error)
-                due = _backoff(failures)
-                failures += 1
-            except RolloutError as error:
-                _log.warning("%s/%s: %s: %s", key.namespace, key.name, error.reason, error)
-                due = _backoff(failures)
-                failures += 1
-            except Exception:  # noqa: BLE001 - logged with its traceback, and tried again
-                # A daemon that raises would be silent for a minute; ours must go on.
-                _log.exception("%s/%s: unexpected error", key.namespace, key.name)
-                due = _backoff(failures)
-                failures += 1
-            self.last_finished = time.monotonic()
-            if due is None:
-                break
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wakeup.wait(), timeout=due)
-        self.wakeups.pop((key.namespace, key.name), None)
+        self._driven.add(key)
+        try:
+            while not stopped:
+                wakeup.clear()
+                due, failures = await self._look(key, failures)
+                if due is None:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wakeup.wait(), timeout=due)
+        finally:
+            self._driven.discard(key)
+
+    async def clean_up(self, namespace: str | None, name: str, **_: Any) -> None:
+        """Log the end; what a rollout owns goes with it by its owner references."""
+        _log.info("%s/%s: deleted; its objects are removed with it", namespace, name)
+
+    async def stalled(self, **_: Any) -> str:
+        """Tell the liveness probe whether looks still come to an end."""
+        silent = time.monotonic() - self._last_look
+        if self._driven and silent > STALLED_SECONDS:
+            raise kopf.PermanentError(f"no look at a rollout finished for {silent:.0f} s")
+        return f"{silent:.0f} s since the last look"
+
+    def _wakeup(self, namespace: str, name: str) -> asyncio.Event:
+        return self._wakeups.setdefault((namespace, name), asyncio.Event())
+
+    async def _look(self, key: Key, failures: int) -> tuple[float | None, int]:
+        """Look once; return the seconds to the next look and the failures in a row."""
+        if self._reconciler is None:
+            raise RuntimeError("Kopf started a daemon before the start-up handler had ended")
+        try:
+            return await self._reconciler.reconcile(key), 0
+        except Conflict as error:
+            _log.info("%s/%s: looking again: %s", key.namespace, key.name, error)
+        except RolloutError as error:
+            _log.warning("%s/%s: %s: %s", key.namespace, key.name, error.reason, error)
+        except Exception:  # noqa: BLE001 - told with its traceback, and tried again
+            # A daemon that raises would be silent for a minute; ours must go on.
+            _log.exception("%s/%s: unexpected error", key.namespace, key.name)
+        finally:
+            self._last_look = time.monotonic()
+        return _backoff(failures), failures + 1
 
 
 def run(config: Path, *, namespaces: Sequence[str], liveness: str) -> None:
@@ -102,9 +140,11 @@ def run(config: Path, *, namespaces: Sequence[str], liveness: str) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Kopf tells of every event that it handled; what matters is told by the reconciler.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     settings = load_settings(config)
     registry = kopf.OperatorRegistry()
-    _register(registry, settings)
+    _register(registry, _Operator(settings))
     asyncio.run(
         kopf.operator(
             registry=registry,
@@ -116,52 +156,20 @@ def run(config: Path, *, namespaces: Sequence[str], liveness: str) -> None:
     )
 
 
-def _register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
-    holder: list[_Loops] = []
-
-    async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
-        _configure(settings)
-        holder.append(await _loops(admin))
-
-    admin = settings
-    kopf.on.startup(registry=registry)(startup)
-
-    async def log_in(**details: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**details) or kopf.login_with_kubeconfig(**details)
-
-    kopf.on.login(registry=registry, id="log-in")(log_in)
-
-    async def wake(namespace: str | None, name: str | None, **_: Any) -> None:
-        if holder and namespace and name:
-            holder[0].wakeup(namespace, name).set()
-
-    async def wake_owner(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        await wake(namespace=namespace, name=labels.get(ROLLOUT_LABEL))
-
-    async def drive(
-        namespace: str | None, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any
-    ) -> None:
-        await holder[0].drive(Key(namespace or "", name, uid), stopped)
-
-    async def clean_up(namespace: str | None, name: str, **_: Any) -> None:
-        """Log the end; what a rollout owns goes with it by its owner references."""
-        _log.info("%s/%s: deleted; its objects are removed with it", namespace, name)
-
-    async def stalled(**_: Any) -> str:
-        silent = time.monotonic() - holder[0].last_finished if holder else 0.0
-        if holder and holder[0].wakeups and silent > STALLED_SECONDS:
-            raise kopf.PermanentError(f"no look at a rollout finished for {silent:.0f} s")
-        return f"{silent:.0f} s since the last look"
-
-    resource = (GROUP, VERSION, PLURAL)
-    kopf.on.event(*resource, registry=registry, id="wake")(wake)
+def _register(registry: kopf.OperatorRegistry, operator: _Operator) -> None:
+    rollouts = (GROUP, VERSION, PLURAL)
+    kopf.on.startup(registry=registry, id="start-up")(operator.start_up)
+    kopf.on.login(registry=registry, id="log-in")(operator.log_in)
+    kopf.on.event(*rollouts, registry=registry, id="wake")(operator.wake)
     for kind in (("", "v1", "pods"), ("apps", "v1", "deployments"), ("batch", "v1", "jobs")):
         kopf.on.event(
             *kind, registry=registry, id="wake-owner", labels={ROLLOUT_LABEL: kopf.PRESENT}
-        )(wake_owner)
-    kopf.daemon(*resource, registry=registry, id="drive", cancellation_timeout=5.0)(drive)
-    kopf.on.delete(*resource, registry=registry, id="clean-up")(clean_up)
-    kopf.on.probe(registry=registry, id="stalled", errors=kopf.ErrorsMode.PERMANENT)(stalled)
+        )(operator.wake_owner)
+    kopf.daemon(*rollouts, registry=registry, id="drive", cancellation_timeout=5.0)(operator.drive)
+    kopf.on.delete(*rollouts, registry=registry, id="clean-up")(operator.clean_up)
+    kopf.on.probe(registry=registry, id="stalled", errors=kopf.ErrorsMode.PERMANENT)(
+        operator.stalled
+    )
 
 
 def _configure(settings: kopf.OperatorSettings) -> None:
@@ -180,24 +188,20 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.process.ultimate_exiting_timeout = 20
 
 
-async def _loops(settings: Settings) -> _Loops:
+async def _reconciler(settings: Settings) -> Reconciler:
     now = functools.partial(datetime.now, UTC)
     kube = await connect()
     recorder = EventRecorder(kube, os.environ.get("POD_NAME") or socket.gethostname(), now)
-    return _Loops(
-        Reconciler(
-            cluster=KubernetesCluster(kube, settings, recorder),
-            metrics=PrometheusMetrics(settings.prometheus, now),
-            catalogue=Catalogue(
-                gpu_hour_prices={
-                    name: pool.gpu_hour_price for name, pool in settings.pools.items()
-                },
-                runtimes=frozenset(settings.runtimes),
-            ),
-            now=now,
-            scrape_interval_seconds=settings.prometheus.scrape_interval_seconds,
-            resync_seconds=settings.resync_seconds,
-        )
+    return Reconciler(
+        cluster=KubernetesCluster(kube, settings, recorder),
+        metrics=PrometheusMetrics(settings.prometheus, now),
+        catalogue=Catalogue(
+            gpu_hour_prices={name: pool.gpu_hour_price for name, pool in settings.pools.items()},
+            runtimes=frozenset(settings.runtimes),
+        ),
+        now=now,
+        scrape_interval_seconds=settings.prometheus.scrape_interval_seconds,
+        resync_seconds=settings.resync_seconds,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.cluster.errors import CommandError
 from tests.cluster.handle import Cluster
 from tests.unit.rollout.story import spec_document
@@ -163,7 +164,8 @@ BAD: list[tuple[str, Callable[[Document], None], str]] = [
 def create(cluster: Cluster, namespace: str, document: Document, *options: str) -> Document:
     """Create an object as a user does, with kubectl's strict validation."""
     answer = cluster.kubectl(
-        *("create", "-n", namespace, "-f", "-", "-o", "yaml", *options), given=yaml.safe_dump(document)
+        *("create", "-n", namespace, "-f", "-", "-o", "yaml", *options),
+        given=yaml.safe_dump(document),
     )
     stored: Document = yaml.safe_load(answer)
     return stored

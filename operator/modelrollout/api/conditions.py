@@ -52,6 +52,7 @@ class Reason(StrEnum):
     VALID = "Valid"
     UNKNOWN_POOL = "UnknownPool"
     UNKNOWN_RUNTIME = "UnknownRuntime"
+    GATE_INFEASIBLE = "GateInfeasible"
     SPEC_UNREADABLE = "SpecUnreadable"
     NAME_CONFLICT = "NameConflict"
 

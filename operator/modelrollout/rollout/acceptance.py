@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modelrollout.api.conditions import Reason
 from modelrollout.api.spec import Spec
+from modelrollout.gates.feasibility import infeasible_gate
 from modelrollout.rollout.inputs import Catalogue
 
 __all__ = ["Acceptance", "accept"]
@@ -36,6 +37,11 @@ def accept(spec: Spec, catalogue: Catalogue) -> Acceptance:
             reason=Reason.UNKNOWN_RUNTIME,
             message=f"`spec.serving.runtime`: '{spec.serving.runtime}' is not in the catalogue; "
             f"use one of {_listed(catalogue.runtimes)}",
+        )
+    infeasible = infeasible_gate(spec.gates, spec.analysis)
+    if infeasible is not None:
+        return Acceptance(
+            accepted=False, reason=Reason.GATE_INFEASIBLE, message=f"`spec.gates`: {infeasible}"
         )
     return Acceptance(accepted=True, reason=Reason.VALID, message="the spec can be used")
 

@@ -133,6 +133,9 @@ def _crashed(pod: Pod, *, loading: bool) -> Finding | None:
     if pod.last_termination is None or not (looping or pod.restarts > tolerated):
         return None
     end = pod.last_termination
+    if end.reason == "OOMKilled":
+        # Counted by its own finding, and here within what the spec tolerates.
+        return None
     return Finding(
         Reason.CRASH_LOOP,
         f"the container of pod {pod.name} ended with exit code {end.exit_code} ({end.reason}) and "

@@ -13,7 +13,7 @@ from modelrollout.api.conditions import (
     with_condition,
 )
 from modelrollout.api.status import CandidateStatus, ConditionStatus, StageKind, Status
-from modelrollout.gates.evidence import Evidence, Snapshot, Totals
+from modelrollout.gates.evidence import Evidence, Incomparable, Snapshot, Totals
 from modelrollout.gates.judge import Assessment, evaluate
 from modelrollout.gates.verdict import Verdict
 from modelrollout.rollout.failures import container_out_of_memory_count
@@ -58,22 +58,28 @@ def _with_baseline(inputs: Inputs, status: Status, latest: Totals | None) -> Sta
     candidate = status.candidate
     if candidate is None or latest is None:
         return status
-    known = candidate.baseline is not None and candidate.baseline.pod == latest.pod
-    if known and candidate.baseline is not None:
-        if candidate.warmed_up:
-            return status
-        begun = Totals.from_baseline(candidate.baseline)
-        served = latest.succeeded + latest.failed - begun.succeeded - begun.failed
-        warmed_up = served >= inputs.spec.analysis.warmup_requests
-        if not warmed_up:
-            return status
+    warmup = inputs.spec.analysis.warmup_requests
+    try:
+        served = _served_since(candidate, latest)
+    except Incomparable:
+        # Another pod, or the same one restarted: the evidence so far cannot be continued.
+        warmed_up = warmup == 0
     else:
-        warmed_up = inputs.spec.analysis.warmup_requests == 0
+        if candidate.warmed_up or served < warmup:
+            return status
+        warmed_up = True
     edges = [gate.latency.max_milliseconds for gate in inputs.spec.gates if gate.latency]
     changed = candidate.model_copy(
         update={"baseline": latest.to_baseline(edges), "warmed_up": warmed_up}
     )
     return status.model_copy(update={"candidate": changed})
+
+
+def _served_since(candidate: CandidateStatus, latest: Totals) -> int:
+    if candidate.baseline is None:
+        raise Incomparable("NoBaseline", "no counters were taken yet")
+    grown = latest.since(Totals.from_baseline(candidate.baseline))
+    return grown.succeeded + grown.failed
 
 
 def _assess(
@@ -97,8 +103,18 @@ def _assess(
             ),
             gpu_hour_price=inputs.catalogue.gpu_hour_prices[inputs.spec.pool],
             gpu_count=inputs.spec.serving.gpu.count,
+            problem=_problem(inputs, candidate, snapshot),
         ),
     )
+
+
+def _problem(inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot) -> str:
+    """Why the counters of the candidate's pods cannot be used, in the collector's words."""
+    for pod in inputs.world.revision(candidate.revision).ready_pods:
+        found = snapshot.unusable.get((inputs.namespace, pod.name))
+        if found is not None:
+            return found
+    return ""
 
 
 def _with_assessment(inputs: Inputs, status: Status, assessment: Assessment) -> Status:

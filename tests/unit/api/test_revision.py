@@ -1,10 +1,10 @@
 from typing import Any
 
 import pytest
-from tests.unit.rollout.story import spec_document
 
 from modelrollout.api.revision import RevisionContent, criteria_digest, revision_hash
 from modelrollout.api.spec import Spec
+from tests.unit.rollout.story import spec_document
 
 
 def name(document: dict[str, Any]) -> str:

@@ -82,5 +82,5 @@ class Unlisted(ApiModel):
 
 @pytest.mark.parametrize("model", [Union, Unlisted])
 def test_what_a_structural_schema_cannot_say_is_refused(model: type[ApiModel]) -> None:
-    with pytest.raises(ValueError, match="structural schema|list type"):
+    with pytest.raises(ValueError, match=r"structural schema|list type"):
         structural_schema(model)

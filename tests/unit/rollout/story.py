@@ -77,6 +77,10 @@ class Story:
         return self.status.candidate
 
     @property
+    def stage(self) -> str:
+        return str(self.candidate.stage)
+
+    @property
     def desired(self) -> Desired:
         return desired_world(self.spec, self.status)
 

@@ -1,11 +1,13 @@
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.rollout.story import LATENCY_GATE, MEMORY_GATE, Story
 
-from modelrollout.api.status import AttemptOutcome, StageKind
+from modelrollout.api.status import AttemptOutcome
+from modelrollout.gates.evidence import Snapshot
 from modelrollout.rollout.inputs import Commands, MetricsFailure
 from modelrollout.rollout.world import Termination
+from tests.unit.rollout.story import LATENCY_GATE, MEMORY_GATE, Story
 
 OOM_KILLED = Termination("OOMKilled", 137)
 
@@ -37,15 +39,15 @@ def test_a_good_candidate_is_promoted_with_the_pods_that_were_tested() -> None:
 
     story.measured(105)
     story.look()
-    assert story.candidate.stage is StageKind.PROMOTE
+    assert story.stage == "Promote"
     assert story.desired.serving_revision == stable, "users stay until the new pods are enough"
 
     story.look()
-    assert story.candidate.stage is StageKind.SWITCH
+    assert story.stage == "Switch"
     assert {server.revision for server in story.desired.servers} == {stable, candidate}
     story.cluster_follows()
     story.look()
-    assert story.candidate.stage is StageKind.SWITCH, "the old pods stay until proxies know"
+    assert story.stage == "Switch", "the old pods stay until proxies know"
     story.later(4)
     story.look()
 
@@ -66,7 +68,7 @@ def test_a_slow_candidate_is_rolled_back_and_verified() -> None:
 
     story.measured(65, slow=40)
     story.look()
-    assert story.candidate.stage is StageKind.ROLLBACK
+    assert story.stage == "Rollback"
     assert story.candidate.reason == "GateFailed"
     assert [server.revision for server in story.desired.servers] == [stable]
 
@@ -101,7 +103,7 @@ def test_a_rejected_revision_is_not_tried_again_until_it_is_retried_on_purpose()
     story.commands = Commands(retry=candidate)
     story.look()
     assert story.candidate.attempt == 3
-    assert story.candidate.stage is StageKind.LOAD
+    assert story.stage == "Load"
 
 
 def test_other_criteria_allow_another_attempt() -> None:
@@ -133,7 +135,7 @@ def test_a_kernel_kill_for_memory_rolls_back_at_once(stage: str) -> None:
         candidate = story.try_another()
     story.change_pod(candidate, restarts=1, last_termination=OOM_KILLED, ready=False)
     story.look()
-    assert story.candidate.stage is StageKind.ROLLBACK
+    assert story.stage == "Rollback"
     assert story.candidate.reason == "ContainerOutOfMemory"
     assert story.desired.serving_revision == stable
 
@@ -147,11 +149,11 @@ def test_silence_is_never_a_success() -> None:
         story.later(5)
         story.measured(5)
         story.look()
-        assert story.candidate.stage is StageKind.ISOLATED
+        assert story.stage == "Isolated"
     story.later(200)
     story.measured(5)
     story.look()
-    assert story.candidate.stage is StageKind.HELD
+    assert story.stage == "Held"
     assert story.candidate.reason == "Inconclusive"
 
 
@@ -166,19 +168,19 @@ def test_an_outage_of_prometheus_decides_nothing_and_stops_the_clock() -> None:
     for _ in range(20):
         story.later(30)
         story.look()
-        assert story.candidate.stage is StageKind.ISOLATED
+        assert story.stage == "Isolated"
     assert story.condition("MetricsAvailable").status == "False"
     assert "stands still" in story.condition("MetricsAvailable").message
 
     story.measured(20)
     story.look()
-    assert story.candidate.stage is StageKind.ISOLATED, "the deadline stood still"
+    assert story.stage == "Isolated", "the deadline stood still"
     assert story.condition("MetricsAvailable").status == "True"
 
     story.later(5)
     story.measured(120)
     story.look()
-    assert story.candidate.stage is StageKind.PROMOTE
+    assert story.stage == "Promote"
     assert story.candidate.revision == candidate
 
 
@@ -189,7 +191,7 @@ def test_a_kernel_kill_counts_while_prometheus_is_away() -> None:
     story.metrics = MetricsFailure("PrometheusUnreachable", "connection refused")
     story.change_pod(candidate, restarts=1, last_termination=OOM_KILLED)
     story.look()
-    assert story.candidate.stage is StageKind.ROLLBACK
+    assert story.stage == "Rollback"
 
 
 def test_a_pod_that_its_node_ended_is_replaced_and_measured_afresh() -> None:
@@ -203,13 +205,13 @@ def test_a_pod_that_its_node_ended_is_replaced_and_measured_afresh() -> None:
     story.later(5)
     story.change_pod(candidate, evicted="Evicted", ready=False)
     story.look()
-    assert story.candidate.stage is StageKind.LOAD
+    assert story.stage == "Load"
     assert story.candidate.baseline is None
 
     story.pods[candidate] = [story.pod(candidate, index=9)]
     story.later(1)
     story.look()
-    assert story.candidate.stage is StageKind.ISOLATED
+    assert story.stage == "Isolated"
 
 
 def test_warm_up_requests_are_not_evidence() -> None:
@@ -224,11 +226,11 @@ def test_warm_up_requests_are_not_evidence() -> None:
     story.later(2)
     story.measured(105, slow=5)
     story.look()
-    assert story.candidate.stage is StageKind.PROMOTE
+    assert story.stage == "Promote"
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_a_new_spec_in_mid_attempt_supersedes_it(held: bool) -> None:
+def test_a_new_spec_in_mid_attempt_supersedes_it(*, held: bool) -> None:
     strategy = {"onFailure": "Hold"} if held else {}
     story = Story(strategy=strategy)
     stable = story.bootstrap()
@@ -236,12 +238,12 @@ def test_a_new_spec_in_mid_attempt_supersedes_it(held: bool) -> None:
     if held:
         story.change_pod(candidate, restarts=1, last_termination=OOM_KILLED, ready=False)
         story.look()
-        assert story.candidate.stage is StageKind.HELD
+        assert story.stage == "Held"
         assert story.desired.serving_revision == stable
         assert story.condition("Promoted").reason == "Held"
     story.declare(steps=30, strategy=strategy)
     story.look()
-    assert story.candidate.stage is StageKind.ROLLBACK
+    assert story.stage == "Rollback"
     story.cluster_follows()
     story.look()
     assert story.status.candidate is None
@@ -272,10 +274,10 @@ def test_abort_names_the_revision_it_is_about() -> None:
     candidate = story.try_another()
     story.commands = Commands(abort="0000000000")
     story.look()
-    assert story.candidate.stage is StageKind.ISOLATED
+    assert story.stage == "Isolated"
     story.commands = Commands(abort=candidate)
     story.look()
-    assert story.candidate.stage is StageKind.ROLLBACK
+    assert story.stage == "Rollback"
     story.commands = Commands()
     story.cluster_follows()
     story.look()
@@ -296,7 +298,7 @@ def test_without_a_node_the_candidate_is_not_called_bad() -> None:
     assert words in story.condition("Promoted").message
     story.later(61)
     story.look()
-    assert story.candidate.stage is StageKind.HELD
+    assert story.stage == "Held"
     assert story.candidate.reason == "Unschedulable"
 
 
@@ -334,7 +336,7 @@ def test_the_stages_of_the_strategy_follow_each_other_each_on_its_own_evidence()
     story.later(2)
     story.measured(110)
     story.look()
-    assert story.candidate.stage is StageKind.ISOLATED
+    assert story.stage == "Isolated"
 
 
 def test_a_rollback_that_cannot_be_verified_says_so() -> None:
@@ -346,7 +348,7 @@ def test_a_rollback_that_cannot_be_verified_says_so() -> None:
     story.cluster_follows()
     story.serving_pods = frozenset()
     story.look()
-    assert story.candidate.stage is StageKind.ROLLBACK
+    assert story.stage == "Rollback"
     story.later(61)
     story.look()
     assert story.condition("RollbackVerified").status == "False"
@@ -375,8 +377,57 @@ def test_gates_that_pass_do_not_promote_before_the_minimum_of_requests() -> None
     story.later(2)
     story.measured(89)
     story.look()
-    assert story.candidate.stage is StageKind.ISOLATED
+    assert story.stage == "Isolated"
     story.later(2)
     story.measured(90)
     story.look()
-    assert story.candidate.stage is StageKind.PROMOTE
+    assert story.stage == "Promote"
+
+
+def test_a_gate_that_can_never_pass_is_refused_before_a_gpu_is_spent() -> None:
+    story = Story()
+    story.bootstrap()
+    strict = {"name": "errors", "errors": {"maxPercent": "1"}}
+    story.declare(steps=20, gates=[strict])
+    story.look()
+    accepted = story.condition("Accepted")
+    assert accepted.reason == "GateInfeasible"
+    assert "gate 'errors' can never pass: it needs 367 requests" in accepted.message
+    assert story.status.candidate is None
+
+
+def test_a_tolerated_kill_restarts_the_evidence() -> None:
+    tolerant = [LATENCY_GATE, {"name": "oom", "outOfMemory": {"maxCount": 2}}]
+    story = Story(gates=tolerant)
+    story.bootstrap()
+    candidate = story.try_another(gates=tolerant)
+    warm_up(story)
+    story.measured(25)
+    story.look()
+
+    story.change_pod(candidate, restarts=1, last_termination=OOM_KILLED)
+    story.later(2)
+    story.measured(1)
+    story.look()
+    assert story.stage == "Isolated"
+    assert story.candidate.requests == "0/200"
+    assert not story.candidate.warmed_up
+    story.later(2)
+    story.measured(6)
+    story.look()
+    assert story.candidate.warmed_up
+
+
+def test_counters_that_cannot_be_used_say_why() -> None:
+    story = Story()
+    story.bootstrap()
+    candidate = story.try_another()
+    story.measured(0)
+    assert isinstance(story.metrics, Snapshot)
+    pod = story.pods[candidate][0].name
+    story.metrics = replace(
+        story.metrics, servers={}, unusable={("team", pod): "scraped by two targets"}
+    )
+    story.look()
+    assert story.status.verdict == "Invalid"
+    assert "scraped by two targets" in story.status.gates[0].message
