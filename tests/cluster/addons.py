@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from tests.cluster import network
 from tests.cluster.binaries import path_of
-from tests.cluster.containerd import PAUSE_IMAGE, import_programs
+from tests.cluster.containerd import images, import_image
 from tests.cluster.handle import Cluster
 from tests.cluster.oci import ScratchImage
-from tests.cluster.paths import MANIFESTS
+from tests.cluster.paths import MANIFESTS, cache_root
 from tests.cluster.processes import wait_for
-from tests.cluster.upstreams import COREDNS, PROMETHEUS, TESTPOD, Upstream
 
 GPU = "nvidia.com/gpu"
 
 
-def _image(name: str, upstream: Upstream) -> str:
-    """Return a name that changes with the programs in the image."""
-    return f"localhost/modelrollout-cluster/{name}:{upstream.version or 'own'}-{upstream.key}"
+PROGRAMS = ("pause", "testpod", "coredns", "prometheus")
 
 
-def pause_image() -> str:
-    """Return the full name of the image that holds a pod's namespaces."""
-    return f"{PAUSE_IMAGE}:{TESTPOD.key}"
-
-
-def testpod_image() -> str:
-    """Return the full name of the image that the cluster's own tests run in pods."""
-    return _image("testpod", TESTPOD)
+def image_of(program: str) -> str:
+    """Return the full name of the image of one program; it changes when the program does."""
+    state = path_of(program).stat()
+    made = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:12]
+    return f"localhost/modelrollout-cluster/{program}:{made}"
 
 
 def import_images(cluster: Cluster) -> None:
     """Bring in the images of the add-ons; those that are there already cost nothing."""
-    pause, testpod = path_of("pause"), path_of("testpod")
-    import_programs(cluster, ScratchImage((pause,), "pause"), pause_image())
-    import_programs(cluster, ScratchImage((testpod,), "testpod"), testpod_image())
-    coredns, prometheus = path_of("coredns"), path_of("prometheus")
-    import_programs(cluster, ScratchImage((coredns,), "coredns"), _image("coredns", COREDNS))
-    import_programs(
-        cluster, ScratchImage((prometheus,), "prometheus"), _image("prometheus", PROMETHEUS)
-    )
+    there = images(cluster)
+    for program in PROGRAMS:
+        name = image_of(program)
+        if name not in there:
+            with tempfile.TemporaryDirectory(dir=cache_root(), prefix="image-") as folder:
+                ScratchImage(path_of(program)).write(Path(folder))
+                import_image(cluster, Path(folder), name)
 
 
 def apply(cluster: Cluster) -> None:
@@ -52,9 +48,9 @@ def apply(cluster: Cluster) -> None:
     data.chmod(0o777)
     values = {
         "dns_address": network.DNS_ADDRESS,
-        "coredns_image": _image("coredns", COREDNS),
+        "coredns_image": image_of("coredns"),
         "prometheus_address": network.PROMETHEUS_ADDRESS,
-        "prometheus_image": _image("prometheus", PROMETHEUS),
+        "prometheus_image": image_of("prometheus"),
         "prometheus_folder": str(data),
     }
     texts = [(MANIFESTS / file).read_text() for file in ("dns.yaml", "prometheus.yaml")]

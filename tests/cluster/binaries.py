@@ -87,7 +87,7 @@ def _get(upstream: Upstream, progress: Progress) -> None:
             if problem is not None:
                 raise PreflightError([f"{problem} Downloads do not help: {refused}."]) from refused
             gobuild.build(upstream, step)
-        step.say(_size(upstream))
+        step.conclude(_size(upstream))
 
 
 def _size(upstream: Upstream) -> str:

@@ -14,13 +14,12 @@ from tests.cluster import oci
 from tests.cluster.binaries import path_of
 from tests.cluster.errors import ClusterError, CommandError
 from tests.cluster.handle import Cluster
-from tests.cluster.paths import ClusterPaths, cache_root
+from tests.cluster.paths import ClusterPaths
 from tests.cluster.plan import Program
 
 # Its usual place, in the cluster's own /run: the cache's path may be too long for a socket.
 SOCKET = "/run/containerd/containerd.sock"
 NAMESPACE = "k8s.io"
-PAUSE_IMAGE = "localhost/modelrollout-cluster/pause"
 
 
 def program(paths: ClusterPaths, root: Path, cni_config: Path, pause: str) -> Program:
@@ -146,15 +145,6 @@ def images(cluster: Cluster) -> dict[str, str]:
     """Return name and manifest digest of the images that a cluster's containerd has."""
     lines = _ctr(cluster, "images", "ls").splitlines()[1:]
     return {words[0]: words[2] for words in (line.split() for line in lines) if len(words) > 2}
-
-
-def import_programs(cluster: Cluster, image: oci.ScratchImage, name: str) -> None:
-    """Bring in an image of static programs, unless one of this name is there."""
-    if name in images(cluster):
-        return
-    with tempfile.TemporaryDirectory(dir=cache_root(), prefix="image-") as folder:
-        image.write(Path(folder))
-        import_image(cluster, Path(folder), name)
 
 
 def _send(cluster: Cluster, image: oci.Layout, name: str, blobs: tuple[oci.Blob, ...]) -> None:

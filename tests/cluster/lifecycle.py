@@ -186,7 +186,7 @@ def _start_node(
     programs = [
         *control_plane.programs(paths, endpoints, controllers=True),
         control_plane.scheduler(paths, endpoints),
-        containerd.program(paths, store, node.write_cni_config(paths), addons.pause_image()),
+        containerd.program(paths, store, node.write_cni_config(paths), addons.image_of("pause")),
         node.kubelet(paths, endpoints),
         node.proxy(paths, endpoints),
         _relay(listeners),

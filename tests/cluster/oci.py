@@ -99,30 +99,30 @@ def index_naming(layout: Layout, name: str) -> bytes:
 
 @dataclass(frozen=True)
 class ScratchImage:
-    """An image of a few static programs and nothing else.
+    """An image of one static program and nothing else.
 
     Attributes
     ----------
-    programs
-        The files; each lies at ``/`` under its own name.
-    entrypoint
-        Name of the one that runs.
+    program
+        The file; it lies at ``/`` under its own name, and is what runs.
     user
         Numeric user and group.
     """
 
-    programs: tuple[Path, ...]
-    entrypoint: str
+    program: Path
     user: str = "65532:65532"
 
     def write(self, folder: Path) -> None:
-        """Write it as a layout; the same programs give the same digests."""
+        """Write it as a layout; the same program gives the same digests."""
         blobs = folder / "blobs" / "sha256"
         blobs.mkdir(parents=True)
         unfinished = folder / "layer.tar"
         with tarfile.open(unfinished, "w") as tar:
-            for program in self.programs:
-                self._add(tar, program)
+            entry = tarfile.TarInfo(self.program.name)
+            entry.mode = 0o755
+            entry.size = self.program.stat().st_size
+            with self.program.open("rb") as file:
+                tar.addfile(entry, file)
         with unfinished.open("rb") as file:
             layer = hashlib.file_digest(file, "sha256").hexdigest()
         size = unfinished.stat().st_size
@@ -130,7 +130,7 @@ class ScratchImage:
         config = {
             "architecture": architecture(),
             "os": "linux",
-            "config": {"Entrypoint": [f"/{self.entrypoint}"], "User": self.user},
+            "config": {"Entrypoint": [f"/{self.program.name}"], "User": self.user},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
         }
         layers = [{"mediaType": _LAYER, "digest": f"sha256:{layer}", "size": size}]
@@ -144,15 +144,6 @@ class ScratchImage:
         index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [described]}
         (folder / "index.json").write_bytes(_json(index))
         (folder / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
-
-    @staticmethod
-    def _add(tar: tarfile.TarFile, program: Path) -> None:
-        entry = tarfile.TarInfo(program.name)
-        entry.mode = 0o755
-        with program.open("rb") as file:
-            entry.size = file.seek(0, io.SEEK_END)
-            file.seek(0)
-            tar.addfile(entry, file)
 
 
 def _put(blobs: Path, data: bytes) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Step:
     estimate: float | None = None
     state: str = "running"
     detail: str = ""
+    result: str = ""
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     last_said: float = field(default_factory=time.monotonic)
@@ -64,8 +65,12 @@ class Step:
         return (self.ended or time.monotonic()) - self.started
 
     def say(self, detail: str) -> None:
-        """Show a few words on where the step stands."""
+        """Show a few words on where the step stands; they go when it is over."""
         self.detail = detail
+
+    def conclude(self, result: str) -> None:
+        """Say in a few words what came of it; they stay."""
+        self.result = result
 
     def bytes_done(self, done: int, total: int = 0) -> None:
         """Show how much was read or written, in bytes; ``total`` is 0 when unknown."""
@@ -83,8 +88,8 @@ class Step:
     def line(self) -> str:
         """The step in one plain line."""
         words = [f"{_MARKS[self.state]} {self.title}"]
-        if self.detail:
-            words.append(self.detail)
+        if said := self.result if self.state == "done" else self.detail:
+            words.append(said)
         words.append(self.clock)
         return ", ".join(words)
 
