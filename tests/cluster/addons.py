@@ -11,13 +11,14 @@ from typing import Any
 
 from tests.cluster import network
 from tests.cluster.binaries import path_of
-from tests.cluster.containerd import images, import_image
+from tests.cluster.containerd import images, import_image, remove_images
 from tests.cluster.handle import Cluster
 from tests.cluster.oci import ScratchImage
 from tests.cluster.paths import MANIFESTS, cache_root
 from tests.cluster.processes import wait_for
 
 GPU = "nvidia.com/gpu"
+_IMAGES = "localhost/modelrollout-cluster/"
 
 
 PROGRAMS = ("pause", "testpod", "coredns", "prometheus")
@@ -27,11 +28,14 @@ def image_of(program: str) -> str:
     """Return the full name of the image of one program; it changes when the program does."""
     state = path_of(program).stat()
     made = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:12]
-    return f"localhost/modelrollout-cluster/{program}:{made}"
+    return f"{_IMAGES}{program}:{made}"
 
 
 def import_images(cluster: Cluster) -> None:
-    """Bring in the images of the add-ons; those that are there already cost nothing."""
+    """Bring in the images of the add-ons, and remove those of programs that were replaced.
+
+    Images that are there already cost nothing.
+    """
     there = images(cluster)
     for program in PROGRAMS:
         name = image_of(program)
@@ -39,6 +43,8 @@ def import_images(cluster: Cluster) -> None:
             with tempfile.TemporaryDirectory(dir=cache_root(), prefix="image-") as folder:
                 ScratchImage(path_of(program)).write(Path(folder))
                 import_image(cluster, Path(folder), name)
+    current = {image_of(program) for program in PROGRAMS}
+    remove_images(cluster, {n for n in there if n.startswith(_IMAGES) and n not in current})
 
 
 def apply(cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +146,29 @@ def images(cluster: Cluster) -> dict[str, str]:
     """Return name and manifest digest of the images that a cluster's containerd has."""
     lines = _ctr(cluster, "images", "ls").splitlines()[1:]
     return {words[0]: words[2] for words in (line.split() for line in lines) if len(words) > 2}
+
+
+def remove_images(cluster: Cluster, names: Iterable[str]) -> None:
+    """Remove images from a cluster; layers that no other image has go with them.
+
+    Parameters
+    ----------
+    cluster
+        The cluster; one of ours with a node.
+    names
+        Full names; one that is not there is no error.
+    """
+    there = images(cluster)
+    going = set(names) & set(there)
+    kept = {digest for name, digest in there.items() if _is_name(name) and name not in going}
+    # The CRI plug-in gives every image a second name by its configuration.
+    also = {n for n, digest in there.items() if not _is_name(n) and digest not in kept}
+    if going:
+        _ctr(cluster, "images", "rm", *sorted(going | also))
+
+
+def _is_name(name: str) -> bool:
+    return not name.startswith("sha256:")
 
 
 def _send(cluster: Cluster, image: oci.Layout, name: str, blobs: tuple[oci.Blob, ...]) -> None:
