@@ -25,7 +25,7 @@ from tests.cluster.containerd import ImportReport, import_image
 from tests.cluster.errors import ClusterError, PreflightError
 from tests.cluster.handle import Cluster, open_cluster
 from tests.cluster.paths import REPOSITORY, ClusterPaths, cache_root, containerd_root
-from tests.cluster.progress import Progress
+from tests.cluster.progress import Progress, Step
 
 REGISTRY = "modelrollout.local"
 # What the Dockerfiles copy; .dockerignore lets nothing else in.
@@ -42,6 +42,7 @@ COLD_MEGABYTES = 14_000
 WARM_MEGABYTES = 1_000
 # Of each image; two, so that the one before can still be imported while the next is built.
 KEPT = 2
+BUILDS = 4
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,7 @@ def _import(cluster: Cluster, image: Image, progress: Progress) -> ImportReport:
 
 
 def _build(recipe: _Recipe, root: Path, progress: Progress) -> Image:
-    name = recipe.name
-    image = Image(name, root / "layouts" / name.rpartition("/")[2].replace(":", "-"))
+    image = _image(recipe.name, root)
     if (image.layout / "index.json").exists():
         return image
     _check_machine(root, recipe, progress)
@@ -162,18 +162,41 @@ def _build(recipe: _Recipe, root: Path, progress: Progress) -> Image:
     key = f"image-{recipe.component}" + ("-cold" if cold else "")
     estimate = recipe.cold_seconds if cold else 10
     with progress.step(f"{recipe.component} image", key=key, estimate=estimate) as step:
-        with host_settings(store.scratch) as volumes:
-            store.stream(step, *_bud(recipe, name, base, volumes))
-        if recipe.name != name:
-            raise ClusterError(
-                f"A file of the {recipe.component} image was changed while the image was built: "
-                "build it again."
-            )
+        image = _image(_bud(recipe, store, base, step), root)
         step.say("writing")
         _export(store, image)
         step.say(f"{_size(image.layout) / 1e6:.0f} MB")
     _forget_old(store, root, recipe.component)
     return image
+
+
+def _image(name: str, root: Path) -> Image:
+    return Image(name, root / "layouts" / name.rpartition("/")[2].replace(":", "-"))
+
+
+def _bud(recipe: _Recipe, store: Store, base: str, step: Step) -> str:
+    """Build an image, and return the name that fits what went in.
+
+    A file may be saved while the build runs; then its layers are not what the name says, and the
+    thin ones are built again.
+    """
+    arguments = [f"--build-arg={argument}" for argument in recipe.arguments]
+    with host_settings(store.scratch) as volumes:
+        for _ in range(BUILDS):
+            name = recipe.name
+            store.stream(
+                step,
+                "bud", "--isolation=chroot", "--network=host", "--layers", "--pull-never",
+                f"--build-arg=BASE_IMAGE={base}", *arguments,
+                *(f"--volume={volume}" for volume in volumes),
+                f"--tag={name}", f"--file={REPOSITORY / recipe.dockerfile}", REPOSITORY,
+            )  # fmt: skip
+            if recipe.name == name:
+                return name
+    raise ClusterError(
+        f"Files of the {recipe.component} image were changed in each of {BUILDS} builds: "
+        "build it again when they are at rest."
+    )
 
 
 def _base_image() -> str:
@@ -183,16 +206,6 @@ def _base_image() -> str:
     if said is None:
         raise PreflightError(["operator/Dockerfile has no line `ARG BASE_IMAGE=…`."])
     return f"docker.io/library/{said[1]}"
-
-
-def _bud(recipe: _Recipe, name: str, base: str, volumes: list[str]) -> list[str | Path]:
-    options = [f"--volume={volume}" for volume in volumes]
-    options += [f"--build-arg={argument}" for argument in recipe.arguments]
-    return [
-        "bud", "--isolation=chroot", "--network=host", "--layers", "--pull-never",
-        f"--build-arg=BASE_IMAGE={base}", *options, f"--tag={name}",
-        f"--file={REPOSITORY / recipe.dockerfile}", REPOSITORY,
-    ]  # fmt: skip
 
 
 def _export(store: Store, image: Image) -> None:
@@ -299,10 +312,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--into", metavar="NAME", help="a running cluster to bring them into")
     parser.add_argument("--variant", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args(argv)
-    with Progress() as progress:
-        images = build_images(progress, variant=options.variant)
-        if options.into:
-            import_images(open_cluster(options.into), images, progress)
+    try:
+        with Progress() as progress:
+            images = build_images(progress, variant=options.variant)
+            if options.into:
+                import_images(open_cluster(options.into), images, progress)
+    except ClusterError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     sys.stdout.write(f"{images.inference.name}\n{images.operator.name}\n")
     return 0
 
