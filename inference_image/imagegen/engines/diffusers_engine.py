@@ -21,7 +21,7 @@ import transformers
 from imagegen.contract import OomPhase, StartupFailureCode
 from imagegen.engines.base import Batch, Engine, Generated, Images, StageClock
 from imagegen.engines.folder import ModelFolder
-from imagegen.engines.schedulers import check_scheduler
+from imagegen.engines.schedulers import OVERRIDES, check_scheduler
 from imagegen.errors import (
     DeviceMemoryError,
     EngineBrokenError,
@@ -127,7 +127,9 @@ class DiffusersEngine(Engine):
                 f"the model in {folder.path} cannot be loaded: {_first_line(error)}",
             ) from error
         scheduler_class = getattr(diffusers, f"{scheduler}Scheduler")
-        pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config)
+        pipeline.scheduler = scheduler_class.from_config(
+            pipeline.scheduler.config, **OVERRIDES.get(scheduler, {})
+        )
         most = pipeline.scheduler.config.get("original_inference_steps")
         if most is not None and max_steps > most:
             raise StartupError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from imagegen.contract import StartupFailureCode
 from imagegen.errors import StartupError
 
-__all__ = ["FLOW_MATCHING", "NOISE_PREDICTING", "check_scheduler", "usable_schedulers"]
+__all__ = ["FLOW_MATCHING", "NOISE_PREDICTING", "OVERRIDES", "check_scheduler", "usable_schedulers"]
 
 NOISE_PREDICTING = (
     "DDIM",
@@ -20,6 +20,13 @@ NOISE_PREDICTING = (
 
 FLOW_MATCHING = ("FlowMatchEulerDiscrete",)
 """Samplers of models trained by flow matching (SD3, Flux)."""
+
+
+OVERRIDES: dict[str, dict[str, object]] = {
+    # Its Runge-Kutta start needs more steps than are asked for, and latent models leave it out.
+    "PNDM": {"skip_prk_steps": True},
+}
+"""Settings that a sampler needs beside what it finds in the configuration of the model's own."""
 
 
 def usable_schedulers(own_scheduler: str) -> tuple[str, ...]:

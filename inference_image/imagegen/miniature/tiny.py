@@ -105,6 +105,7 @@ def _stable_diffusion(factor: int) -> Any:
             beta_schedule="scaled_linear",
             clip_sample=False,
             set_alpha_to_one=False,
+            steps_offset=1,
         ),
         safety_checker=None,
         feature_extractor=None,

@@ -72,6 +72,7 @@ class Admission:
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._taken: Job | None = None
         self._mean_seconds = 1.0
 
     def put(self, job: Job) -> None:
@@ -100,10 +101,10 @@ class Admission:
     def take(self) -> Job | None:
         """Wait for the next job; None when the queue is closed and empty."""
         with self._changed:
+            self._taken = None
             self._changed.wait_for(lambda: self._jobs or self._closed)
-            if not self._jobs:
-                return None
-            return self._jobs.popleft()
+            self._taken = self._jobs.popleft() if self._jobs else None
+            return self._taken
 
     def discard(self, job: Job) -> bool:
         """Take a job out of the queue; False if the worker has it already."""
@@ -118,6 +119,22 @@ class Admission:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def give_up(self) -> list[Job]:
+        """Tell all that wait, and the one in the worker's hands, that they will not be served.
+
+        Returns
+        -------
+        list of Job
+            Those that the worker never saw and will not count.
+        """
+        with self._changed:
+            waiting = list(self._jobs)
+            self._jobs.clear()
+            for job in [*waiting, *([self._taken] if self._taken else [])]:
+                job.abandoned.set()
+                job.fail(draining())
+            return waiting
 
     def worked(self, seconds: float) -> None:
         """Learn how long a job takes, for the hint that refused requests get."""

@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from prometheus_client import start_http_server
 
-from imagegen.contract import ExitCode, OomPhase, StartupFailureCode
+from imagegen.contract import ExitCode, OomPhase, Outcome, StartupFailureCode
 from imagegen.engines.base import Batch, Engine, GenerationSettings
 from imagegen.engines.folder import check_folder
 from imagegen.errors import DeviceMemoryError, RequestRefusedError, StartupError
@@ -174,6 +174,8 @@ class Server:
         worker.join(self._settings.drain_seconds)
         if worker.is_alive():
             _LOG.warning("drain deadline passed; %d requests given up", self.state.open_requests)
+            for _ in self.state.admission.give_up():
+                self.metrics.refused(Outcome.BUSY, 503)
             return ExitCode.DRAIN_DEADLINE
         _LOG.info("drained with %.1f s to spare", deadline - time.monotonic())
         return ExitCode.DRAINED

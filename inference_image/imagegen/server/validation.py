@@ -80,8 +80,8 @@ def _parse(body: bytes) -> dict[str, Any]:
     for name in fields:
         if name not in _FIELDS:
             allowed = ", ".join(_FIELDS)
-            shown = name[:64]
-            _refuse(shown, f"unknown field {shown!r}; allowed: {allowed}", code="unknown_field")
+            shown = ascii(name[:64])  # a name may hold what no answer can carry
+            _refuse(shown[1:-1], f"unknown field {shown}; allowed: {allowed}", code="unknown_field")
     # As in the OpenAI API, null is the same as leaving the field out.
     return {name: value for name, value in fields.items() if value is not None}
 

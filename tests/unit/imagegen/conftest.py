@@ -1,0 +1,217 @@
+"""Real tiny pipelines and real servers on the loopback."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+
+from imagegen import contract
+from imagegen.contract import ExitCode
+from imagegen.engines.base import Batch, Engine, Images, StageClock
+from imagegen.engines.diffusers_engine import DiffusersEngine
+from imagegen.engines.folder import check_folder
+from imagegen.miniature.tiny import make_tiny
+from imagegen.server.lifecycle import Server, load_engine
+from imagegen.server.settings import Defaults, Limits, ServeSettings
+
+SCHEDULERS = {
+    "sd": "DDIM",
+    "sdxl": "EulerDiscrete",
+    "sd3": "FlowMatchEulerDiscrete",
+    "flux": "FlowMatchEulerDiscrete",
+}
+PATIENCE_SECONDS = 30.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def folder(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = tmp_path_factory.mktemp(architecture)
+            make_tiny(architecture, seed=1, out=made[architecture])
+        return made[architecture]
+
+    return folder
+
+
+def load(folder: Path, architecture: str, cls: type[DiffusersEngine] = DiffusersEngine) -> Any:
+    return cls.load(
+        check_folder(folder),
+        precision="Float32",
+        scheduler=SCHEDULERS[architecture],
+        max_steps=40,
+    )
+
+
+@dataclass
+class Trouble:
+    """What a moody engine does; tests change it while the server runs."""
+
+    fits: int = 64
+    may_go_on: threading.Event = field(default_factory=threading.Event)
+    calls: list[int] = field(default_factory=list)
+    error: Exception | None = None
+    blank: bool = False
+    started: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.may_go_on.set()
+
+
+class MoodyEngine(DiffusersEngine):
+    """A real pipeline on a device whose memory, speed and health the test decides."""
+
+    trouble: Trouble
+
+    def _call(self, batch: Batch, clock: StageClock, should_stop: Callable[[], bool]) -> Images:
+        self.trouble.calls.append(len(batch))
+        self.trouble.started.set()
+        if not self.trouble.may_go_on.wait(PATIENCE_SECONDS):
+            raise TimeoutError("the test forgot to let the engine go on")
+        if self.trouble.error is not None:
+            raise self.trouble.error
+        images = super()._call(batch, clock, should_stop)
+        if len(batch) > self.trouble.fits:
+            # Memory runs out late, so that the generators of the attempt have been drawn from.
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return images * 0 if self.trouble.blank else images
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Running:
+    """A server that runs in this process, and a client of it."""
+
+    server: Server
+    settings: ServeSettings
+    http: httpx.Client
+    outcome: list[ExitCode | BaseException]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.port}"
+
+    def generate(self, **fields: Any) -> httpx.Response:
+        return self.http.post("/v1/images/generations", json={"prompt": "a red kite", **fields})
+
+    def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        text = httpx.get(f"http://127.0.0.1:{self.settings.metrics_port}/metrics").text
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float:
+        wanted = set(labels.items())
+        return sum(
+            value
+            for (sample, present), value in self.samples().items()
+            if sample == name and wanted <= present
+        )
+
+
+def settings_for(folder: Path, **changes: Any) -> ServeSettings:
+    settings = ServeSettings(
+        model=folder,
+        model_name="kites",
+        revision="0123456789",
+        precision="Float32",
+        scheduler="DDIM",
+        defaults=Defaults(steps=2, guidance_scale=5.0, width=32, height=32),
+        limits=Limits(max_steps=40, max_batch_size=4, max_images_per_request=6, max_pixels=9216),
+        latency_edges=contract.latency_edges([0.25, 1.7]),
+        host="127.0.0.1",
+        port=free_port(),
+        metrics_port=free_port(),
+        queue_capacity=4,
+        drain_seconds=PATIENCE_SECONDS,
+    )
+    return replace(settings, **changes)
+
+
+@contextmanager
+def running(
+    settings: ServeSettings, loader: Callable[[ServeSettings], Engine] = load_engine
+) -> Iterator[Running]:
+    outcome: list[ExitCode | BaseException] = []
+    opened = threading.Event()
+    server = Server(settings, loader)
+    announce = server.state.open
+
+    def open_and_tell(rules: Any) -> None:
+        announce(rules)
+        opened.set()
+
+    server.state.open = open_and_tell  # type: ignore[method-assign]
+
+    def run() -> None:
+        try:
+            outcome.append(server.run())
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            outcome.append(error)
+        opened.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert opened.wait(PATIENCE_SECONDS)
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{settings.port}", timeout=PATIENCE_SECONDS
+    ) as http:
+        try:
+            yield Running(server, settings, http, outcome)
+        finally:
+            server.stop()
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive()
+
+
+MoodyServer = Callable[..., AbstractContextManager[tuple[Running, Trouble]]]
+
+
+@pytest.fixture
+def moody_server(model_folder: Callable[[str], Path]) -> MoodyServer:
+    @contextmanager
+    def start(trouble: Trouble | None = None, **changes: Any) -> Iterator[tuple[Running, Trouble]]:
+        trouble = trouble or Trouble()
+
+        def loader(settings: ServeSettings) -> Engine:
+            engine = load(settings.model, "sd", MoodyEngine)
+            engine.trouble = trouble
+            return engine  # type: ignore[no-any-return]
+
+        with running(settings_for(model_folder("sd"), **changes), loader) as server:
+            if not server.outcome:  # forget the warm-up
+                trouble.calls.clear()
+                trouble.started.clear()
+            yield server, trouble
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def server(model_folder: Callable[[str], Path]) -> Iterator[Running]:
+    with running(settings_for(model_folder("sd"))) as one:
+        yield one

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from imagegen.contract import OomPhase
+from imagegen.engines.base import Batch, Engine, GenerationSettings, Images
+from imagegen.engines.diffusers_engine import DiffusersEngine, is_out_of_memory
+from imagegen.engines.folder import check_folder
+from imagegen.engines.schedulers import NOISE_PREDICTING
+from imagegen.errors import (
+    DeviceMemoryError,
+    EngineBrokenError,
+    GenerationCancelledError,
+    StartupError,
+)
+from tests.unit.imagegen.conftest import SCHEDULERS, MoodyEngine, Trouble, load
+
+SETTINGS = GenerationSettings(width=32, height=32, steps=2, guidance_scale=4.0)
+
+
+@pytest.fixture(scope="module", params=sorted(SCHEDULERS))
+def engine(request: pytest.FixtureRequest, model_folder: Callable[[str], Path]) -> Engine:
+    return load(model_folder(request.param), request.param)  # type: ignore[no-any-return]
+
+
+def make(engine: Engine, prompts: list[str], seeds: list[int], **settings: Any) -> Images:
+    batch = Batch(
+        tuple(prompts), tuple(seeds), GenerationSettings(**{**SETTINGS.__dict__, **settings})
+    )
+    return engine.generate(batch, should_stop=lambda: False).images
+
+
+def levels(images: Images) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return (images * 255).round().astype(np.int64)
+
+
+def test_the_same_batch_is_bit_equal_whatever_was_made_in_between(engine: Engine) -> None:
+    first = make(engine, ["a fox", "a tower"], [1, 2])
+    make(engine, ["something else"], [9], steps=3)
+
+    assert np.array_equal(make(engine, ["a fox", "a tower"], [1, 2]), first)
+
+
+def test_an_image_of_a_batch_is_its_solo_image_to_one_level(engine: Engine) -> None:
+    together = levels(make(engine, ["a fox"] * 3, [5, 6, 7]))
+
+    for index, seed in enumerate([5, 6, 7]):
+        alone = levels(make(engine, ["a fox"], [seed]))[0]
+        assert np.abs(together[index] - alone).max() <= 1
+
+
+def test_at_the_same_batch_shape_neighbours_change_nothing(engine: Engine) -> None:
+    one = make(engine, ["a fox", "a tower"], [5, 6])
+    other = make(engine, ["a red door at noon", "a fox"], [8, 5])
+
+    assert np.array_equal(one[0], other[1])
+
+
+def test_prompts_and_seeds_matter(engine: Engine) -> None:
+    image = make(engine, ["a fox"], [1])
+
+    assert np.abs(make(engine, ["a green house by the sea"], [1]) - image).mean() > 0.01
+    assert np.abs(make(engine, ["a fox"], [2]) - image).mean() > 0.01
+
+
+def test_pictures_have_the_asked_shape_and_use_the_range(engine: Engine) -> None:
+    images = make(engine, ["a fox"], [1], width=48, height=32)
+
+    assert images.shape == (1, 32, 48, 3)
+    assert np.isfinite(images).all()
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert images.std() > 0.05
+
+
+def test_stages_and_steps_are_measured(engine: Engine) -> None:
+    made = engine.generate(Batch(("a fox",), (1,), SETTINGS), should_stop=lambda: False)
+
+    assert set(made.stages) == {"encode", "denoise", "decode"}
+    assert len(made.steps) == SETTINGS.steps
+
+
+def test_a_generation_is_given_up_at_a_step_boundary_and_leaves_no_trace(engine: Engine) -> None:
+    before = make(engine, ["a fox"], [1])
+    with pytest.raises(GenerationCancelledError):
+        engine.generate(Batch(("a fox",), (1,), SETTINGS), should_stop=lambda: True)
+
+    assert np.array_equal(make(engine, ["a fox"], [1]), before)
+
+
+@pytest.mark.parametrize("scheduler", NOISE_PREDICTING)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_every_allowed_sampler_samples(
+    model_folder: Callable[[str], Path], scheduler: str, steps: int
+) -> None:
+    engine = DiffusersEngine.load(
+        check_folder(model_folder("sd")), precision="Float32", scheduler=scheduler, max_steps=40
+    )
+    assert engine.describe()["scheduler"] == scheduler
+    images = make(engine, ["a fox"], [1], steps=steps)
+    assert np.isfinite(images).all()
+    assert np.array_equal(make(engine, ["a fox"], [1], steps=steps), images)
+
+
+def test_a_sampler_that_cannot_take_the_allowed_steps_is_refused(
+    model_folder: Callable[[str], Path],
+) -> None:
+    with pytest.raises(StartupError, match="LCM takes at most 50 steps"):
+        DiffusersEngine.load(
+            check_folder(model_folder("sd")), precision="Float32", scheduler="LCM", max_steps=51
+        )
+
+
+def test_precision_is_the_weights_number_format(model_folder: Callable[[str], Path]) -> None:
+    engine = DiffusersEngine.load(
+        check_folder(model_folder("sd")), precision="BFloat16", scheduler="DDIM", max_steps=40
+    )
+    assert engine.describe()["dtype"] == "BFloat16"
+    assert engine._pipeline.unet.dtype == torch.bfloat16
+    assert np.isfinite(make(engine, ["a fox"], [1])).all()
+
+
+def moody(folder: Path, **trouble: Any) -> MoodyEngine:
+    engine: MoodyEngine = load(folder, "sd", MoodyEngine)
+    engine.trouble = Trouble(**trouble)
+    return engine
+
+
+def test_running_out_of_memory_tells_the_phase_and_leaves_a_usable_engine(
+    model_folder: Callable[[str], Path],
+) -> None:
+    engine = moody(model_folder("sd"), fits=1)
+    before = make(engine, ["a fox"], [1])
+
+    with pytest.raises(DeviceMemoryError) as caught:
+        make(engine, ["a fox", "a fox"], [1, 2])
+
+    assert caught.value.phase == OomPhase.DECODE
+    assert caught.value.__context__ is None, "the failed attempt's frames must not be kept alive"
+    assert np.array_equal(make(engine, ["a fox"], [1]), before)
+
+
+def test_a_sick_device_is_told_from_a_full_one(model_folder: Callable[[str], Path]) -> None:
+    engine = moody(
+        model_folder("sd"), error=torch.AcceleratorError("CUDA error: device-side assert triggered")
+    )
+    with pytest.raises(EngineBrokenError):
+        make(engine, ["a fox"], [1])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("x"), True),
+        (torch.AcceleratorError("CUDA error: out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte"), True),
+        (MemoryError(), True),
+        (RuntimeError("shapes do not match"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_lack_of_memory_is_recognised(error: Exception, *, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_the_hosts_allocator_saying_no_is_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert is_out_of_memory(caught.value)

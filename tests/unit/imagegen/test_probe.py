@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from imagegen import contract
+from imagegen.contract import Arm
+from imagegen.engines.base import Batch, Engine, Images, StageClock
+from imagegen.engines.diffusers_engine import DiffusersEngine
+from imagegen.probe.client import ProbeClient
+from imagegen.probe.metrics import ProbeMetrics
+from imagegen.probe.phases import drive_load
+from imagegen.probe.runner import ProbeSettings, run_phases
+from imagegen.probe.schedule import load_schedule
+from imagegen.probe.suite import load_suite
+from imagegen.server.settings import ServeSettings
+from tests.unit.imagegen.conftest import (
+    PATIENCE_SECONDS,
+    MoodyServer,
+    Running,
+    free_port,
+    load,
+    running,
+    settings_for,
+)
+
+
+class ShakyEngine(DiffusersEngine):
+    """A real pipeline that never makes the same picture twice."""
+
+    def _call(self, batch: Batch, clock: StageClock, should_stop: Callable[[], bool]) -> Images:
+        images = super()._call(batch, clock, should_stop)
+        noise = np.random.default_rng().normal(0, 0.05, images.shape)
+        return np.clip(images + noise, 0, 1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def shaky(model_folder: Callable[[str], Path]) -> Iterator[Running]:
+    def loader(settings: ServeSettings) -> Engine:
+        return load(settings.model, "sd", ShakyEngine)  # type: ignore[no-any-return]
+
+    with running(settings_for(model_folder("sd"), queue_capacity=64), loader) as one:
+        yield one
+
+
+SETTINGS = ProbeSettings(
+    candidate="",
+    stable=None,
+    rate=20,
+    requests=8,
+    repeat_prompts=2,
+    repeats=3,
+    suite="default",
+    host="127.0.0.1",
+    metrics_port=0,
+    max_in_flight=16,
+    timeout_seconds=20,
+    ready_seconds=5,
+    repeat_seconds=20,
+)
+
+
+@dataclass
+class Result:
+    metrics: ProbeMetrics
+
+    def value(self, name: str, **labels: str) -> float | None:
+        for family in text_string_to_metric_families(
+            generate_latest(self.metrics.registry).decode()
+        ):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        return None
+
+
+def probe(**changes: object) -> Result:
+    metrics = ProbeMetrics()
+    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    asyncio.run(run_phases(settings, load_suite(settings.suite), metrics))
+    return Result(metrics)
+
+
+def test_both_arms_get_the_same_requests_and_are_compared(
+    server: Running, shaky: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = probe(stable=server.url, candidate=shaky.url)
+
+    for arm in Arm:
+        assert result.value(contract.PROBE_REQUESTS_TOTAL, arm=arm, outcome="ok") == 6 + 8
+        assert result.value(contract.PROBE_REQUESTS_TOTAL, arm=arm, outcome="error") == 0
+        assert result.value(f"{contract.PROBE_REQUEST_DURATION_SECONDS}_count", arm=arm) == 8
+        assert result.value(contract.PROBE_REPEAT_PROMPTS_TOTAL, arm=arm) == 2
+    assert result.value(contract.PROBE_REPEAT_PSD, arm="stable") == 0
+    deviation = result.value(contract.PROBE_REPEAT_PSD, arm="candidate")
+    assert deviation == pytest.approx(0.05, rel=0.2)
+    assert result.value(contract.PROBE_DONE) == 1
+    assert server.value(contract.REQUEST_LOG_SECONDS_COUNT) == 14
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in told] == ["ready", "repeats", "repeats", "load", "done"]
+
+
+def test_without_a_stable_arm_only_the_candidate_is_measured(shaky: Running) -> None:
+    result = probe(candidate=shaky.url, requests=2, repeat_prompts=1)
+
+    assert result.value(contract.PROBE_REPEAT_PROMPTS_TOTAL, arm="candidate") == 1
+    assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="stable", outcome="ok") == 0
+    assert result.value(contract.PROBE_REPEAT_PSD, arm="stable") is None
+
+
+def test_an_unreachable_arm_is_counted_and_does_not_stop_the_other(shaky: Running) -> None:
+    result = probe(
+        stable=f"http://127.0.0.1:{free_port()}",
+        candidate=shaky.url,
+        requests=2,
+        repeat_prompts=1,
+        ready_seconds=0,
+        repeat_seconds=2,
+    )
+
+    errors = result.value(contract.PROBE_REQUESTS_TOTAL, arm="stable", outcome="error")
+    assert errors is not None
+    assert errors > 2
+    assert result.value(contract.PROBE_REPEAT_PROMPTS_TOTAL, arm="stable") == 0
+    assert result.value(contract.PROBE_REPEAT_PSD, arm="stable") is None, "no evidence, no number"
+    assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="ok") == 2
+    assert result.value(contract.PROBE_DONE) == 1
+
+
+def test_failed_repeats_are_tried_again_until_they_are_there(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, trouble):
+        trouble.fits = 0
+
+        def recover() -> None:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while server.value(contract.REQUESTS_TOTAL, outcome="oom") < 1:
+                assert time.monotonic() < deadline
+            trouble.fits = 4
+
+        with ThreadPoolExecutor() as pool:
+            recovered = pool.submit(recover)
+            result = probe(candidate=server.url, requests=1, repeat_prompts=1)
+            recovered.result()
+
+    errors = result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="error")
+    assert errors is not None
+    assert errors >= 1
+    assert result.value(contract.PROBE_REPEAT_PROMPTS_TOTAL, arm="candidate") == 1
+
+
+def test_a_slow_server_does_not_slow_the_schedule_and_open_requests_are_bounded(
+    moody_server: MoodyServer,
+) -> None:
+    with moody_server(queue_capacity=64) as (server, trouble):
+        trouble.may_go_on.clear()
+        metrics = ProbeMetrics()
+        shots = load_schedule(load_suite("default"), rate=50, count=10)
+
+        async def drive() -> float:
+            client = ProbeClient(server.url, timeout_seconds=0.5)
+            began = time.monotonic()
+            await drive_load({Arm.CANDIDATE: client}, shots, max_in_flight=4, metrics=metrics)
+            await client.close()
+            return time.monotonic() - began
+
+        seconds = asyncio.run(drive())
+        trouble.may_go_on.set()
+
+    result = Result(metrics)
+    assert seconds < 2
+    assert result.value(contract.PROBE_SKIPPED_TOTAL, arm="candidate") == 6
+    assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="error") == 4
+
+
+def test_the_schedule_keeps_the_rate_and_never_repeats_a_request() -> None:
+    prompts = load_suite("default")
+    shots = load_schedule(prompts, rate=4, count=100)
+
+    assert [shot.at_seconds for shot in shots[:3]] == [0, 0.25, 0.5]
+    assert len({(shot.prompt.id, shot.seed) for shot in shots}) == 100
+    assert all(0 <= shot.seed < 2**32 for shot in shots)
+
+
+def test_the_default_suite_has_distinct_prompts() -> None:
+    prompts = load_suite("default")
+
+    assert len(prompts) == 24
+    assert len({prompt.id for prompt in prompts}) == 24
+    assert all(1 <= len(prompt.prompt) <= 2000 for prompt in prompts)
+
+
+def test_an_unknown_suite_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="there are: default"):
+        load_suite("nothing")

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from imagegen import contract
+from imagegen.contract import ExitCode, StartupFailureCode
+from imagegen.errors import StartupError
+from imagegen.server.settings import Defaults
+from tests.unit.imagegen.conftest import (
+    PATIENCE_SECONDS,
+    MoodyServer,
+    Running,
+    Trouble,
+    running,
+    settings_for,
+)
+
+
+def wait_until(server: Running, name: str, value: float, **labels: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while server.value(name, **labels) != value:
+        assert time.monotonic() < deadline, f"{name} is {server.value(name, **labels)}"
+
+
+def test_a_full_queue_says_when_to_come_back(moody_server: MoodyServer) -> None:
+    with moody_server(queue_capacity=1) as (server, trouble), ThreadPoolExecutor() as pool:
+        trouble.may_go_on.clear()
+        working = pool.submit(server.generate, seed=1)
+        assert trouble.started.wait(PATIENCE_SECONDS)
+        waiting = pool.submit(server.generate, seed=2)
+        wait_until(server, contract.QUEUE_DEPTH, 1)
+
+        refused = server.generate(seed=3)
+        trouble.may_go_on.set()
+
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert working.result().status_code == waiting.result().status_code == 200
+        assert server.value(contract.REQUESTS_TOTAL, outcome="busy", code="429") == 1
+        assert server.value(contract.QUEUE_DEPTH) == 0
+
+
+def test_a_batch_that_does_not_fit_is_split_and_gives_the_same_images(
+    moody_server: MoodyServer,
+) -> None:
+    with moody_server() as (server, trouble):
+        alone = [server.generate(seed=5 + i).json()["data"][0]["b64_json"] for i in range(4)]
+        trouble.calls.clear()
+        trouble.fits = 1
+        answer = server.generate(seed=5, n=4)
+
+        assert answer.status_code == 200
+        assert [entry["b64_json"] for entry in answer.json()["data"]] == alone
+        assert [entry["batch_size"] for entry in answer.json()["data"]] == [1, 1, 1, 1]
+        assert trouble.calls == [4, 2, 1, 1, 2, 1, 1]
+        assert server.value(contract.OOM_TOTAL, phase="decode", recovered="true") == 3
+        assert server.value(contract.BATCH_SPLITS_TOTAL, reason="oom") == 3
+        wasted = server.value(contract.GPU_WASTED_SECONDS_TOTAL, reason="oom")
+        assert 0 < wasted < server.value(contract.GPU_BUSY_SECONDS_TOTAL)
+
+
+def test_an_image_that_never_fits_is_an_honest_503(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, trouble):
+        trouble.fits = 0
+        answer = server.generate(n=2)
+
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "gpu_out_of_memory"
+        assert server.value(contract.REQUESTS_TOTAL, outcome="oom", code="503") == 1
+        assert server.value(contract.OOM_TOTAL, recovered="false") == 2
+        assert server.value(contract.IMAGES_TOTAL) == 0
+        assert server.value(contract.GPU_BUSY_SECONDS_TOTAL) > 0
+
+        trouble.fits = 4
+        assert server.generate(n=2).status_code == 200
+
+
+def test_a_failure_shows_no_traceback_and_the_next_request_is_served(
+    moody_server: MoodyServer,
+) -> None:
+    with moody_server() as (server, trouble):
+        trouble.error = RuntimeError("secret detail in /model/unet")
+        answer = server.generate()
+        trouble.error = None
+
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        assert answer.json()["error"]["code"] == "internal_error"
+        assert server.value(contract.REQUESTS_TOTAL, outcome="error", code="500") == 1
+        assert server.generate().status_code == 200
+
+
+def test_a_broken_picture_is_not_delivered(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, trouble):
+        trouble.blank = True
+        answer = server.generate(n=2)
+
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "image_broken"
+        assert server.value(contract.WATCHDOG_REJECTIONS_TOTAL, check="flat") == 2
+        assert server.value(contract.REQUESTS_TOTAL, outcome="watchdog") == 1
+        assert server.value(contract.IMAGES_TOTAL) == 0
+
+
+def test_a_request_that_waits_too_long_is_given_up(moody_server: MoodyServer) -> None:
+    with (
+        moody_server(request_timeout_seconds=0.3) as (server, trouble),
+        ThreadPoolExecutor() as pool,
+    ):
+        trouble.may_go_on.clear()
+        working = pool.submit(server.generate, seed=1)
+        assert trouble.started.wait(PATIENCE_SECONDS)
+
+        waited = server.generate(seed=2)
+        trouble.may_go_on.set()
+
+        assert waited.status_code == 504
+        assert working.result().json()["error"]["code"] == "deadline_exceeded"
+        assert server.value(contract.REQUESTS_TOTAL, outcome="timeout", code="504") == 2
+        assert server.value(contract.GPU_WASTED_SECONDS_TOTAL, reason="timeout") > 0
+
+
+def test_a_client_that_left_stops_its_work_at_a_step_boundary(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, trouble):
+        trouble.may_go_on.clear()
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{server.url}/v1/images/generations",
+                json={"prompt": "a kite", "num_inference_steps": 40},
+                timeout=0.2,
+            )
+        job_left = threading.Event()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while server.server.state.open_requests == 0 and time.monotonic() < deadline:
+            job_left.wait(0.01)
+        trouble.may_go_on.set()
+
+        wait_until(server, contract.REQUESTS_TOTAL, 1, outcome="cancelled", code="499")
+        assert server.value(contract.IMAGES_TOTAL) == 0
+        assert server.generate().status_code == 200
+
+
+def test_draining_finishes_accepted_work_and_refuses_new(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, trouble), ThreadPoolExecutor() as pool:
+        trouble.may_go_on.clear()
+        accepted = [pool.submit(server.generate, seed=seed) for seed in range(3)]
+        wait_until(server, contract.QUEUE_DEPTH, 2)
+        server.server.stop()
+        wait_until(server, contract.READY, 0)
+
+        assert server.http.get(contract.READY_PATH).status_code == 503
+        assert server.http.get(contract.LIVE_PATH).status_code == 200
+        refused = server.generate()
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "draining"
+        trouble.may_go_on.set()
+
+        assert [future.result().status_code for future in accepted] == [200, 200, 200]
+    assert server.outcome == [ExitCode.DRAINED]
+
+
+def test_open_connections_do_not_delay_the_exit(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, _):
+        assert server.generate().status_code == 200
+        began = time.monotonic()
+        server.server.stop()
+        while not server.outcome:
+            assert time.monotonic() - began < 2, "an idle keep-alive connection holds the server"
+
+
+def test_a_drain_has_a_deadline(moody_server: MoodyServer) -> None:
+    with moody_server(drain_seconds=0.1) as (server, trouble), ThreadPoolExecutor() as pool:
+        trouble.may_go_on.clear()
+        given_up = [pool.submit(server.generate) for _ in range(2)]
+        wait_until(server, contract.QUEUE_DEPTH, 1)
+        server.server.stop()
+
+        for answer in given_up:
+            assert answer.result().status_code == 503
+            assert answer.result().json()["error"]["code"] == "draining"
+        trouble.may_go_on.set()
+    assert server.outcome == [ExitCode.DRAIN_DEADLINE]
+
+
+def test_a_sick_device_ends_the_process(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, trouble):
+        trouble.error = torch.AcceleratorError("CUDA error: device-side assert triggered")
+        assert server.generate().status_code == 500
+    assert server.outcome == [ExitCode.CRASHED]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        (
+            {"scheduler": "FlowMatchEulerDiscrete"},
+            StartupFailureCode.MODEL_INVALID,
+            "usable: DDIM",
+        ),
+        (
+            {"defaults": Defaults(steps=2, guidance_scale=1, width=36, height=32)},
+            StartupFailureCode.MODEL_INVALID,
+            "multiples of 8",
+        ),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(
+    model_folder: Callable[[str], Path],
+    changes: dict[str, object],
+    code: StartupFailureCode,
+    words: str,
+) -> None:
+    with running(settings_for(model_folder("sd"), **changes)) as server:
+        failure = server.outcome[0]
+    assert isinstance(failure, StartupError)
+    assert failure.code == code
+    assert words in failure.message
+
+
+def test_a_warm_up_that_does_not_fit_fails_at_the_declared_batch_size(
+    moody_server: MoodyServer,
+) -> None:
+    with moody_server(trouble=Trouble(fits=2)) as (server, trouble):
+        failure = server.outcome[0]
+    assert isinstance(failure, StartupError)
+    assert failure.code == StartupFailureCode.HOST_OOM  # on a CPU the host's memory is the device's
+    assert "4 x 32x32 at 2 steps" in failure.message
+    assert trouble.calls == [4]
+
+
+def test_a_taken_port_is_named(moody_server: MoodyServer) -> None:
+    with (
+        moody_server() as (first, _),
+        moody_server(metrics_port=first.settings.metrics_port) as (second, _),
+    ):
+        failure = second.outcome[0]
+    assert isinstance(failure, StartupError)
+    assert failure.code == StartupFailureCode.PORT_UNAVAILABLE
+    assert str(first.settings.metrics_port) in failure.message
