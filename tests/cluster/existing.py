@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.cluster.binaries import find
 from tests.cluster.errors import ClusterError, CommandError
 from tests.cluster.handle import Cluster, Mode
 from tests.cluster.processes import run
@@ -29,7 +30,8 @@ def existing_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
         There is no current context, or it is not the one that ``MODELROLLOUT_TEST_CONTEXT`` names.
     """
     try:
-        current = run(["kubectl", "config", "current-context"], env=environment).strip()
+        kubectl = find("kubectl") or Path("kubectl")
+        current = run([kubectl, "config", "current-context"], env=environment).strip()
     except CommandError as error:
         raise ClusterError(
             f"{USE} is set, but kubectl knows no current context: {error.output.strip()}. "

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from tests.cluster import binaries, cgroups, debian, gobuild, network, releases
 from tests.cluster.errors import ClusterError, PreflightError
@@ -26,7 +27,7 @@ mount -t tmpfs probe /mnt && cd /mnt && mkdir lower upper work merged &&
 mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work probe merged
 """
 _NAT = "add table ip probe; add chain ip probe nat { type nat hook postrouting priority srcnat; }"
-_KERNEL_PROBES = (
+KERNEL_PROBES = (
     ("overlay file systems", "CONFIG_OVERLAY_FS (modprobe overlay)", _OVERLAY),
     ("network bridges", "CONFIG_BRIDGE (modprobe bridge)", "ip link add probe0 type bridge"),
     (
@@ -126,8 +127,8 @@ def _build_problems(wanted: tuple[Upstream, ...]) -> list[str]:
     problem = gobuild.go_problem(wanted)
     if problem is None:
         return []
-    refusals = [reason for item in wanted if (reason := releases.refusal(item))]
-    return [f"{problem} Downloads do not help: {refusals[0]}."] if refusals else []
+    refusals = (reason for item in wanted if (reason := releases.refusal(item)))
+    return [f"{problem} Downloads do not help: {reason}." for reason in islice(refusals, 1)]
 
 
 def disk_problems(wanted: tuple[Upstream, ...], mode: Mode) -> list[str]:
@@ -154,10 +155,16 @@ def disk_problems(wanted: tuple[Upstream, ...], mode: Mode) -> list[str]:
     return [f"{short}: {remedy}."]
 
 
-def kernel_problems() -> list[str]:
-    """Return what the kernel lacks; each feature is tried, in namespaces thrown away after."""
+def kernel_problems(probes: tuple[tuple[str, str, str], ...] = KERNEL_PROBES) -> list[str]:
+    """Return what the kernel lacks; each feature is tried, in namespaces thrown away after.
+
+    Parameters
+    ----------
+    probes
+        For each feature its name, how to get it, and a shell script that fails without it.
+    """
     problems = []
-    for feature, remedy, script in _KERNEL_PROBES:
+    for feature, remedy, script in probes:
         apart = ["unshare", "--mount", "--net", "--propagation", "private"]
         tried = subprocess.run(
             [*apart, "sh", "-c", script], capture_output=True, text=True, check=False
