@@ -22,6 +22,7 @@ from imagegen.contract import OomPhase, StartupFailureCode
 from imagegen.engines.base import Batch, Engine, Generated, Images, StageClock
 from imagegen.engines.folder import ModelFolder
 from imagegen.engines.schedulers import OVERRIDES, check_scheduler
+from imagegen.engines.threads import cpu_threads
 from imagegen.errors import (
     DeviceMemoryError,
     EngineBrokenError,
@@ -109,6 +110,7 @@ class DiffusersEngine(Engine):
         """
         check_scheduler(scheduler, folder.scheduler_class)
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.set_num_threads(cpu_threads())
         try:
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
                 folder.path,
