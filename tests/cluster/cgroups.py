@@ -1,7 +1,7 @@
 """A cluster's own cgroup in every hierarchy, version 1, 2 or both.
 
-A cluster's processes live in ``modelrollout-NAME``, in a cgroup namespace that shows this cgroup as
-the root, so that a kubelet neither sees nor touches another's pods. (Told apart by the kubelet's
+A cluster's processes live in a cgroup of its own, in a cgroup namespace that shows it as the root,
+so that a kubelet neither sees nor touches another's pods. (Told apart by the kubelet's
 ``cgroupRoot`` alone, two do not run side by side: cAdvisor walks the whole tree, and asks the wrong
 containerd about every container of the other for three seconds.)
 """
@@ -9,11 +9,13 @@ containerd about every container of the other for three seconds.)
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.paths import ClusterPaths
 from tests.cluster.processes import wait_for
 
 _MOUNTS = Path("/proc/self/mounts")
@@ -77,7 +79,9 @@ def missing_controllers() -> list[str]:
 
 
 def _folder(hierarchy: Hierarchy, cluster: str) -> Path:
-    return hierarchy.path / f"modelrollout-{cluster}"
+    # A cluster of the same name in another cache is another cluster, and may be running.
+    state = hashlib.sha256(str(ClusterPaths(cluster).root).encode()).hexdigest()[:8]
+    return hierarchy.path / f"modelrollout-{cluster}-{state}"
 
 
 def create(cluster: str) -> None:

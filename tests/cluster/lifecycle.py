@@ -86,9 +86,9 @@ def up(name: str, options: Options, progress: Progress) -> Cluster:
                 return _up_node(paths, options, progress)
             return _up_control_plane(paths, options, progress)
         except BaseException as error:
-            report = _logs(paths) if isinstance(error, ClusterError) else ""
+            report = _keep_logs(paths) if isinstance(error, ClusterError) else ""
             remove(name)
-            if report and isinstance(error, ClusterError):
+            if report:
                 raise ClusterError(f"{error}\n{report}") from error
             raise
 
@@ -256,8 +256,10 @@ def _wait_for_programs(
     wait_for(ready, what=f"The start of {' and '.join(names)}", timeout=timeout, every=0.05)
 
 
-def _logs(paths: ClusterPaths) -> str:
-    """Return the last lines of the logs of programs that are in trouble."""
+def _keep_logs(paths: ClusterPaths) -> str:
+    """Put the logs where they outlive the cluster; return the ends of those in trouble."""
+    shutil.rmtree(paths.failed_logs, ignore_errors=True)
+    shutil.copytree(paths.logs, paths.failed_logs)
     try:
         programs = json.loads((paths.root / "programs.json").read_text())["programs"]
     except (OSError, ValueError, KeyError):
@@ -268,4 +270,4 @@ def _logs(paths: ClusterPaths) -> str:
         log = paths.logs / f"{name}.log"
         if log.exists() and (lines := log.read_text(errors="replace").splitlines()):
             parts.append("\n".join([f"--- {name}.log ends:", *lines[-8:]]))
-    return "\n".join(parts)
+    return "\n".join([*parts, f"All logs are in {paths.failed_logs}."])

@@ -98,6 +98,11 @@ class ClusterPaths:
         return self.root / "logs"
 
     @property
+    def failed_logs(self) -> Path:
+        """The logs of the last start that failed; they outlive the state folder."""
+        return cache_root() / "failed" / self.name
+
+    @property
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig, with a loopback address."""
         return self.root / "kubeconfig"

@@ -166,8 +166,8 @@ KUBERNETES = Upstream(
         "k8s.io/component-base/version.gitVersion={version}",
         "k8s.io/component-base/version.gitTreeState=clean",
     ),
-    build_seconds=280,
-    disk_megabytes=3000,
+    build_seconds=420,
+    disk_megabytes=4500,
     release=Release(
         url="https://dl.k8s.io/{version}/bin/linux/{arch}/{program}",
         checksum="https://dl.k8s.io/{version}/bin/linux/{arch}/{program}.sha256",
@@ -180,8 +180,8 @@ ETCD = Upstream(
     module="go.etcd.io/etcd/server/v3",
     programs=("etcd",),
     packages=("go.etcd.io/etcd/server/v3",),
-    build_seconds=50,
-    disk_megabytes=400,
+    build_seconds=60,
+    disk_megabytes=600,
     release=Release(
         url=_GITHUB + "/etcd-io/etcd/releases/download/{version}/"
         "etcd-{version}-linux-{arch}.tar.gz",
@@ -199,8 +199,8 @@ CONTAINERD = Upstream(
     ),
     stamps=("github.com/containerd/containerd/v2/version.Version={version}",),
     tags=("no_btrfs", "no_devmapper", "no_zfs"),
-    build_seconds=60,
-    disk_megabytes=700,
+    build_seconds=90,
+    disk_megabytes=1000,
     release=Release(
         url=_GITHUB + "/containerd/containerd/releases/download/{version}/"
         "containerd-static-{number}-linux-{arch}.tar.gz",
@@ -213,8 +213,8 @@ COREDNS = Upstream(
     title="CoreDNS",
     module="github.com/coredns/coredns",
     programs=("coredns",),
-    build_seconds=60,
-    disk_megabytes=500,
+    build_seconds=120,
+    disk_megabytes=600,
     release=Release(
         url=_GITHUB + "/coredns/coredns/releases/download/{version}/"
         "coredns_{number}_linux_{arch}.tgz",
@@ -230,8 +230,8 @@ PROMETHEUS = Upstream(
     packages=("github.com/prometheus/prometheus/cmd/prometheus",),
     stamps=("github.com/prometheus/common/version.Version={number}",),
     tags=("remove_all_sd", "enable_kubernetes_sd"),
-    build_seconds=165,
-    disk_megabytes=1200,
+    build_seconds=220,
+    disk_megabytes=1800,
     release=Release(
         url=_GITHUB + "/prometheus/prometheus/releases/download/{version}/"
         "prometheus-{number}.linux-{arch}.tar.gz",
@@ -245,8 +245,8 @@ HELM = Upstream(
     programs=("helm",),
     packages=("helm.sh/helm/v3/cmd/helm",),
     stamps=("helm.sh/helm/v3/internal/version.version={version}",),
-    build_seconds=60,
-    disk_megabytes=700,
+    build_seconds=100,
+    disk_megabytes=1100,
     release=Release(
         url="https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz",
         checksum="https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz.sha256sum",

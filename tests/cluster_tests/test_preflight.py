@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import debian, gobuild, network, preflight
+from tests.cluster import debian, gobuild, network, preflight, releases
 from tests.cluster.errors import ClusterError
 from tests.cluster.handle import Mode
 from tests.cluster.paths import ClusterPaths
@@ -99,3 +99,12 @@ def test_versions_are_read_from_the_pins() -> None:
 def test_a_name_that_would_not_do_is_refused(name: str) -> None:
     with pytest.raises(ClusterError, match="small letters, digits and dashes"):
         ClusterPaths(name)
+
+
+def test_the_checksum_of_a_file_is_found_alone_and_in_a_list() -> None:
+    several = "aa11  etcd-arm64.tar.gz\nbb22 *release/etcd-amd64.tar.gz\n"
+
+    assert releases._checksum("cc33\n", "kubectl") == "cc33"
+    assert releases._checksum(several, "etcd-amd64.tar.gz") == "bb22"
+    with pytest.raises(ClusterError, match=r"does not name helm\.tar\.gz"):
+        releases._checksum(several, "helm.tar.gz")
