@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from modelrollout.api.names import ABORT_ANNOTATION, RETRY_ANNOTATION
 from modelrollout.api.spec import Spec
 from modelrollout.api.status import StageKind, Status
-from modelrollout.errors import Invalid, Transient
+from modelrollout.errors import Conflict, Invalid, Transient
 from modelrollout.gates.evidence import Snapshot
 from modelrollout.rollout.advance import advance
 from modelrollout.rollout.announce import Announcement, announcements
@@ -144,11 +144,12 @@ class Reconciler:
         rollout = await self._record(rollout, status, decided)
         try:
             await self.cluster.apply(rollout, desired_world(spec, decided), world)
-        except Invalid as error:
+        except (Invalid, Conflict) as error:
+            # It will not mend itself within a moment: somebody has to read of it.
             await self.cluster.announce(
                 rollout, Announcement(error.reason, "Apply", error.message, warning=True)
             )
-            return BUSY_SECONDS * 10
+            raise
         present = [
             name for name in (ABORT_ANNOTATION, RETRY_ANNOTATION) if name in rollout.annotations
         ]

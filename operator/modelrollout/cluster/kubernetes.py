@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modelrollout.api.names import REVISION_LABEL, ROLLOUT_LABEL, stable_service_name
+from modelrollout.api.names import (
+    COMPONENT_LABEL,
+    REVISION_LABEL,
+    ROLLOUT_LABEL,
+    stable_service_name,
+)
 from modelrollout.cluster.apply import Applier
 from modelrollout.cluster.build import Owner
 from modelrollout.cluster.client import KubeClient
@@ -49,19 +54,19 @@ class KubernetesCluster:
         """Return what exists of the rollout; objects that it does not own are left out."""
         labels = {ROLLOUT_LABEL: key.name}
         deployments = await self._kube.find(DEPLOYMENTS, key.namespace, labels)
-        pods = await self._kube.find(
-            PODS, key.namespace, {**labels, "modelrollout.dev/component": "server"}
-        )
+        pods = await self._kube.find(PODS, key.namespace, {**labels, COMPONENT_LABEL: "server"})
         service_name = stable_service_name(key.name)
         service = await self._kube.get(SERVICES, key.namespace, service_name)
+        taken = service is not None and not _owned(service, key)
         slices = await self._kube.find(
             ENDPOINT_SLICES, key.namespace, {"kubernetes.io/service-name": service_name}
         )
         return world_of(
             deployments=[item for item in deployments if _owned(item, key)],
             pods=[item for item in pods if REVISION_LABEL in item["metadata"]["labels"]],
-            service=service if service is not None and _owned(service, key) else None,
-            endpoint_slices=slices,
+            service=None if taken else service,
+            endpoint_slices=[] if taken else slices,
+            name_taken=service_name if taken else "",
         )
 
     async def write_status(self, rollout: Rollout, status: Mapping[str, Any]) -> Rollout:

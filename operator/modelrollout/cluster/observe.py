@@ -26,6 +26,7 @@ def world_of(
     pods: Iterable[Object],
     service: Object | None,
     endpoint_slices: Iterable[Object],
+    name_taken: str = "",
 ) -> World:
     """Return what exists of a rollout.
 
@@ -37,6 +38,8 @@ def world_of(
         The stable Service, or ``None``.
     endpoint_slices
         The slices of the stable Service.
+    name_taken
+        Name of the stable Service when it is somebody else's.
     """
     pods_of: dict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
@@ -51,6 +54,7 @@ def world_of(
         revisions=revisions,
         serving_revision=selector.get(REVISION_LABEL),
         serving_pods=frozenset(_serving_pods(endpoint_slices)),
+        name_taken=name_taken,
     )
 
 

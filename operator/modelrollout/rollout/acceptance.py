@@ -9,6 +9,7 @@ from modelrollout.api.conditions import Reason
 from modelrollout.api.spec import Spec
 from modelrollout.gates.feasibility import infeasible_gate
 from modelrollout.rollout.inputs import Catalogue
+from modelrollout.rollout.world import World
 
 __all__ = ["Acceptance", "accept"]
 
@@ -22,8 +23,15 @@ class Acceptance:
     message: str
 
 
-def accept(spec: Spec, catalogue: Catalogue) -> Acceptance:
-    """Check a spec against what the administrator offers."""
+def accept(spec: Spec, catalogue: Catalogue, world: World) -> Acceptance:
+    """Check a spec against what the administrator offers and what exists already."""
+    if world.name_taken:
+        return Acceptance(
+            accepted=False,
+            reason=Reason.NAME_CONFLICT,
+            message=f"a Service named '{world.name_taken}' exists and is not this rollout's; "
+            "rename the rollout, or remove that Service",
+        )
     if spec.pool not in catalogue.gpu_hour_prices:
         return Acceptance(
             accepted=False,

@@ -33,7 +33,7 @@ def advance(inputs: Inputs) -> Status:
     A pure function: it holds every decision that the operator takes, and takes it on nothing but
     its argument. Several transitions may follow each other in one step.
     """
-    acceptance = accept(inputs.spec, inputs.catalogue)
+    acceptance = accept(inputs.spec, inputs.catalogue, inputs.world)
     status = inputs.status
     while True:
         following = _step(inputs, acceptance, status)

@@ -73,6 +73,9 @@ class World:
     serving_pods: frozenset[str] = frozenset()
     """Names of the ready pods behind the stable Service, as its EndpointSlices say."""
 
+    name_taken: str = ""
+    """The Service of somebody else that has the name this rollout needs, else empty."""
+
     def revision(self, name: str) -> RevisionState:
         """Return the state of a revision; one that does not exist has no Deployment and no pods."""
         return self.revisions.get(name, _NOTHING)

@@ -62,6 +62,7 @@ class Story:
         self.serving_pods: frozenset[str] = frozenset()
         self.metrics: Snapshot | MetricsFailure | None = None
         self.commands = Commands()
+        self.name_taken = ""
 
     @property
     def spec(self) -> Spec:
@@ -119,6 +120,7 @@ class Story:
             },
             serving_revision=self.serving_revision,
             serving_pods=self.serving_pods,
+            name_taken=self.name_taken,
         )
 
     def cluster_follows(self) -> None:

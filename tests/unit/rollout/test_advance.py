@@ -431,3 +431,16 @@ def test_counters_that_cannot_be_used_say_why() -> None:
     story.look()
     assert story.status.verdict == "Invalid"
     assert "scraped by two targets" in story.status.gates[0].message
+
+
+def test_a_service_of_somebody_else_is_not_taken_over() -> None:
+    story = Story()
+    story.name_taken = "images"
+    story.look()
+    assert story.condition("Accepted").reason == "NameConflict"
+    assert story.status.candidate is None
+    assert story.desired.servers == ()
+
+    story.name_taken = ""
+    story.look()
+    assert story.stage == "Load"
