@@ -89,7 +89,7 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     probe.add_argument("--max-in-flight", type=_positive, default=32, help="open requests per arm")
     probe.add_argument("--timeout-seconds", type=_rate, default=60.0)
     probe.add_argument("--ready-seconds", type=_finite, default=120.0)
-    probe.add_argument("--repeat-seconds", type=_rate, default=600.0)
+    probe.add_argument("--repeat-seconds", type=_rate, default=300.0, help="per arm")
 
 
 def _add_make_tiny(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

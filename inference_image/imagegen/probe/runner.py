@@ -58,7 +58,6 @@ async def run_phases(
     try:
         missing = await wait_until_ready(clients, seconds=settings.ready_seconds)
         _say(f"ready: {'not ' + ', '.join(missing) if missing else 'all arms'}")
-        deadline = time.monotonic() + settings.repeat_seconds
         chosen = prompts[: settings.repeat_prompts]
         for arm, client in clients.items():
             measured = await measure_repeats(
@@ -66,7 +65,7 @@ async def run_phases(
                 client,
                 chosen,
                 repeats=settings.repeats,
-                deadline=deadline,
+                deadline=time.monotonic() + settings.repeat_seconds,
                 metrics=metrics,
             )
             largest = metrics.largest(arm)

@@ -215,5 +215,5 @@ def moody_server(model_folder: Callable[[str], Path]) -> MoodyServer:
 
 @pytest.fixture(scope="module")
 def server(model_folder: Callable[[str], Path]) -> Iterator[Running]:
-    with running(settings_for(model_folder("sd"))) as one:
+    with running(settings_for(model_folder("sd"), queue_capacity=64)) as one:
         yield one

@@ -124,7 +124,7 @@ def test_an_unreachable_arm_is_counted_and_does_not_stop_the_other(shaky: Runnin
         requests=2,
         repeat_prompts=1,
         ready_seconds=0,
-        repeat_seconds=2,
+        repeat_seconds=5,
     )
 
     errors = result.value(contract.PROBE_REQUESTS_TOTAL, arm="stable", outcome="error")
@@ -132,7 +132,8 @@ def test_an_unreachable_arm_is_counted_and_does_not_stop_the_other(shaky: Runnin
     assert errors > 2
     assert result.value(contract.PROBE_REPEAT_PROMPTS_TOTAL, arm="stable") == 0
     assert result.value(contract.PROBE_REPEAT_PSD, arm="stable") is None, "no evidence, no number"
-    assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="ok") == 2
+    assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="ok") == 3 + 2
+    assert result.value(contract.PROBE_REPEAT_PROMPTS_TOTAL, arm="candidate") == 1
     assert result.value(contract.PROBE_DONE) == 1
 
 
@@ -166,7 +167,7 @@ def test_a_slow_server_does_not_slow_the_schedule_and_open_requests_are_bounded(
         shots = load_schedule(load_suite("default"), rate=50, count=10)
 
         async def drive() -> float:
-            client = ProbeClient(server.url, timeout_seconds=0.5)
+            client = ProbeClient(server.url, timeout_seconds=2)
             began = time.monotonic()
             await drive_load({Arm.CANDIDATE: client}, shots, max_in_flight=4, metrics=metrics)
             await client.close()
@@ -176,7 +177,7 @@ def test_a_slow_server_does_not_slow_the_schedule_and_open_requests_are_bounded(
         trouble.may_go_on.set()
 
     result = Result(metrics)
-    assert seconds < 2
+    assert seconds < PATIENCE_SECONDS / 2, "the server answers nothing before the patience ends"
     assert result.value(contract.PROBE_SKIPPED_TOTAL, arm="candidate") == 6
     assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="error") == 4
 

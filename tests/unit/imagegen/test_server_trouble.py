@@ -168,13 +168,13 @@ def test_draining_finishes_accepted_work_and_refuses_new(moody_server: MoodyServ
     assert server.outcome == [ExitCode.DRAINED]
 
 
-def test_open_connections_do_not_delay_the_exit(moody_server: MoodyServer) -> None:
+def test_open_connections_do_not_delay_the_exit(
+    moody_server: MoodyServer, caplog: pytest.LogCaptureFixture
+) -> None:
     with moody_server() as (server, _):
-        assert server.generate().status_code == 200
-        began = time.monotonic()
-        server.server.stop()
-        while not server.outcome:
-            assert time.monotonic() - began < 2, "an idle keep-alive connection holds the server"
+        assert server.generate().status_code == 200  # the client keeps its connection
+    assert server.outcome == [ExitCode.DRAINED]
+    assert "timeout graceful shutdown exceeded" not in caplog.text
 
 
 def test_a_drain_has_a_deadline(moody_server: MoodyServer) -> None:
