@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,18 +14,31 @@ from tests.cluster.handle import Cluster, Mode
 from tests.cluster.images import Images
 from tests.cluster.processes import run
 
-__all__ = ["OPERATOR_NAMESPACE", "install_operator", "make_models", "prepare_namespace"]
+__all__ = [
+    "MODELS_CLAIM",
+    "OPERATOR_NAMESPACE",
+    "install_operator",
+    "make_models",
+    "prepare_namespace",
+]
 
 REPOSITORY: Final = Path(__file__).parents[2]
 CHART: Final = REPOSITORY / "helm" / "modelrollout"
 OPERATOR_NAMESPACE: Final = "modelrollout-system"
 MODELS_CLAIM: Final = "models"
+PROMETHEUS_URL: Final = "http://prometheus.monitoring:9090"
+SCRAPE_SECONDS: Final = 2
 
 Document = dict[str, Any]
 
 
 def install_operator(
-    cluster: Cluster, images: Images, *, runtimes: Mapping[str, str] | None = None
+    cluster: Cluster,
+    images: Images,
+    *,
+    runtimes: Mapping[str, str] | None = None,
+    prometheus_url: str = PROMETHEUS_URL,
+    scrape_seconds: int = SCRAPE_SECONDS,
 ) -> None:
     """Install or upgrade the operator by its chart, and wait until it runs.
 
@@ -36,20 +50,24 @@ def install_operator(
         The operator's image, and the server's as the runtime ``default``.
     runtimes
         Further server images by the name that ``spec.serving.runtime`` says.
+    prometheus_url
+        Prometheus as pods reach it.
+    scrape_seconds
+        How often it scrapes.
 
     Raises
     ------
     ClusterError
         Helm is missing, or the operator does not come up.
     """
-    helm = find("helm")
+    helm = find("helm") or shutil.which("helm")
     if helm is None:
         raise ClusterError("helm is missing: `python -m tests.cluster prepare` gets it.")
     values = images.helm_values()
     values["config"] = {
         "prometheus": {
-            "url": "http://prometheus.monitoring:9090",
-            "scrapeIntervalSeconds": 2,
+            "url": prometheus_url,
+            "scrapeIntervalSeconds": scrape_seconds,
             "timeoutSeconds": 5,
         },
         # One cent per GPU second, so that costs can be checked in one's head.

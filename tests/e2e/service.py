@@ -136,11 +136,9 @@ class Service:
 
     def server_pods(self, revision: str) -> dict[str, Document]:
         """Return the pods of a revision by UID."""
-        found = self.cluster.get(
-            *("pods", "-n", self.namespace),
-            *("-l", f"modelrollout.dev/rollout={self.name},modelrollout.dev/revision={revision},"
-                    "modelrollout.dev/component=server"),
-        )  # fmt: skip
+        labels = {"rollout": self.name, "revision": revision, "component": "server"}
+        selector = ",".join(f"modelrollout.dev/{key}={value}" for key, value in labels.items())
+        found = self.cluster.get("pods", "-n", self.namespace, "-l", selector)
         return {item["metadata"]["uid"]: item for item in found["items"]}
 
     def serving_pods(self) -> set[str]:

@@ -81,7 +81,7 @@ def test_a_kernel_kill_for_memory_takes_the_candidate_out_within_two_seconds(
     before = service.stable()
     attempt = service.next_attempt()
 
-    service.declare(size=1024, batch=8)
+    service.declare(size=2048, batch=8)
     service.until(lambda status: bool(candidate(status)), "the attempt")
     revision = service.status()["candidate"]["revision"]
     killed = wait_for(lambda: _seen_oom_killed(service, revision), what="a kill", timeout=120)

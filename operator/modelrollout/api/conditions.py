@@ -79,6 +79,7 @@ class Reason(StrEnum):
     CRASH_LOOP = "CrashLoop"
     IMAGE_PULL = "ImagePull"
     MODEL_INVALID = "ModelInvalid"
+    WARMUP_FAILED = "WarmupFailed"
     CONTAINER_CONFIG = "ContainerConfig"
     READINESS_LOST = "ReadinessLost"
     UNSCHEDULABLE = "Unschedulable"

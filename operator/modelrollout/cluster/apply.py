@@ -68,7 +68,7 @@ class Applier:
         if desired.serving_revision is not None:
             await self._serve(owner, desired.serving_revision, world)
         await self._probe(owner, desired.probe, revisions)
-        await self._remove_others(owner, desired, world, revisions)
+        await self._remove_others(owner, desired, revisions)
 
     async def _revisions(self, owner: Owner) -> dict[str, Object]:
         items = await self._kube.find(
@@ -169,12 +169,9 @@ class Applier:
             raise Transient("ProbeEnding", "the previous probe has not ended yet")
 
     async def _remove_others(
-        self, owner: Owner, desired: Desired, world: World, revisions: dict[str, Object]
+        self, owner: Owner, desired: Desired, revisions: dict[str, Object]
     ) -> None:
         kept = {server.revision for server in desired.servers}
-        gone = {name for name, state in world.revisions.items() if state.replicas is not None}
-        if not gone - kept and len(revisions) <= HISTORY_LIMIT + len(kept):
-            return
         labels = {ROLLOUT_LABEL: owner.name}
         stable = stable_service_name(owner.name)
         for resource in (DEPLOYMENTS, SERVICES):

@@ -39,6 +39,7 @@ LOAD_BUDGET_SECONDS: Final = 86400
 """The startup probe never ends a slow load: the attempt's own deadline does, with a reason."""
 
 TERMINATION_GRACE_SECONDS: Final = 60
+PRE_STOP_SECONDS: Final = 5
 PROBE_REPEAT_PROMPTS: Final = 8
 PROBE_REPEATS: Final = 3
 QUEUE_CAPACITY: Final = 64
@@ -270,6 +271,8 @@ def _server_container(server: Server, content: RevisionContent, runtime: Runtime
             "timeoutSeconds": 10,
             "failureThreshold": 6,
         },
+        # The server refuses new work once it is told to end; proxies learn of that a little later.
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
         "volumeMounts": [
             {"name": "model", "mountPath": MODEL_MOUNT, "readOnly": True},
             _scratch_mount(),

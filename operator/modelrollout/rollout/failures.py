@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from imagegen.contract import StartupFailureCode
+
 from modelrollout.api.conditions import Reason
 from modelrollout.rollout.world import Pod
 
 __all__ = [
     "IMAGE_PULL_GRACE",
-    "MODEL_INVALID_CODE",
     "READINESS_GRACE",
     "Finding",
     "container_out_of_memory_count",
@@ -31,8 +32,13 @@ READINESS_GRACE = timedelta(seconds=15)
 CRASH_LOOP_RESTARTS = 2
 """Restarts while loading that make a crash loop; one may be bad luck, such as a lost volume."""
 
-MODEL_INVALID_CODE = "ModelInvalid"
-GPU_OUT_OF_MEMORY_CODE = "CudaOOM"
+_DECLARED = {
+    StartupFailureCode.MODEL_INVALID: Reason.MODEL_INVALID,
+    StartupFailureCode.CUDA_OOM: Reason.GPU_OUT_OF_MEMORY,
+    StartupFailureCode.HOST_OOM: Reason.CONTAINER_OUT_OF_MEMORY,
+    StartupFailureCode.WARMUP_FAILED: Reason.WARMUP_FAILED,
+}
+"""Why a server says that it could not start, as the first word of its termination message."""
 
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
@@ -117,10 +123,7 @@ def _declared_failure(pod: Pod) -> Finding | None:
     end = pod.last_termination
     if end is None or end.exit_code == 0:
         return None
-    for code, reason in (
-        (MODEL_INVALID_CODE, Reason.MODEL_INVALID),
-        (GPU_OUT_OF_MEMORY_CODE, Reason.GPU_OUT_OF_MEMORY),
-    ):
+    for code, reason in _DECLARED.items():
         if end.message.startswith(code):
             detail = end.message.removeprefix(code).lstrip(": ").strip()
             return Finding(reason, f"pod {pod.name}: {detail}", decides=True)
