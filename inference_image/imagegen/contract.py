@@ -68,6 +68,7 @@ PROBE_REPEAT_PSD: Final = (
     "imagegen_probe_repeat_psd"  # arm; largest so far, absent before the first
 )
 PROBE_REPEAT_PROMPTS_TOTAL: Final = "imagegen_probe_repeat_prompts_total"  # arm
+PROBE_LOADING: Final = "imagegen_probe_loading"  # 0 at first, 1 once the load phase has begun
 PROBE_DONE: Final = "imagegen_probe_done"  # 1 when both phases have ended
 
 # -- labels ----------------------------------------------------------------------------------------

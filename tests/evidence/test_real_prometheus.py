@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 import requests
-from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from imagegen import contract
+from imagegen.probe.metrics import ProbeMetrics
 from imagegen.server.metrics import Served, ServerMetrics, Work
 from modelrollout.api.gate_types import Gate
 from modelrollout.api.spec import Analysis
 from modelrollout.errors import Transient
 from modelrollout.evidence.prometheus import PrometheusMetrics
-from modelrollout.evidence.queries import PROBE_FAMILIES, REVISION, ROLLOUT, SERVER_FAMILIES
+from modelrollout.evidence.queries import PROBE_FAMILIES, SERVER_FAMILIES
 from modelrollout.evidence.session import Failure
 from modelrollout.gates.evidence import Evidence, ProbeTotals, Snapshot
 from modelrollout.gates.judge import evaluate
@@ -38,8 +38,8 @@ def labels(pod: str, component: str = "server") -> dict[str, str]:
     return {
         "namespace": "shop",
         "pod": pod,
-        ROLLOUT: "images",
-        REVISION: REVISION_HASH,
+        "modelrollout_dev_rollout": "images",
+        "modelrollout_dev_revision": REVISION_HASH,
         "modelrollout_dev_component": component,
     }
 
@@ -70,15 +70,11 @@ class Server(Pod):
 
 
 class Probe(Pod):
-    """A pod of the probe, by the metric contract."""
+    """A pod of the probe, without its requests."""
 
     def __init__(self, name: str) -> None:
-        registry = CollectorRegistry()
-        self.prompts = Counter(contract.PROBE_REPEAT_PROMPTS_TOTAL, "-", ["arm"], registry=registry)
-        self.deviation = Gauge(contract.PROBE_REPEAT_PSD, "-", ["arm"], registry=registry)
-        for arm in contract.ARMS:
-            self.prompts.labels(arm)
-        super().__init__(labels(name, "probe"), registry)
+        self.metrics = ProbeMetrics()
+        super().__init__(labels(name, "probe"), self.metrics.registry)
 
 
 @contextmanager
@@ -212,17 +208,21 @@ async def test_a_number_that_is_none_is_not_counted(prometheus: RealPrometheus) 
 
 
 async def test_results_of_the_probe_are_read(prometheus: RealPrometheus) -> None:
-    probe = Probe("probe-1")
-    key = ("shop", "images", REVISION_HASH)
-    with scraped(prometheus, probes=[probe]) as source:
-        begun = await until(source, lambda seen: seen.probes)
-        assert begun.probes == {key: ProbeTotals(0, None)}
-        probe.prompts.labels(contract.Arm.CANDIDATE).inc(8)
-        probe.prompts.labels(contract.Arm.STABLE).inc(3)
-        probe.deviation.labels(contract.Arm.STABLE).set(0.5)
-        probe.deviation.labels(contract.Arm.CANDIDATE).set(0.0007)
+    probe, earlier = Probe("probe-1"), Probe("probe-0")
+    key = ("shop", "probe-1")
+    with scraped(prometheus, probes=[probe, earlier]) as source:
+        begun = await until(source, lambda seen: len(seen.probes) == 2)
+        assert begun.probes[key] == ProbeTotals(0, None, loading=False)
+        # Given an earlier probe that was through with another deviation
+        earlier.metrics.repeated(contract.Arm.CANDIDATE, [0.9] * 12)
+        earlier.metrics.loading()
+        probe.metrics.repeated(contract.Arm.STABLE, [0.5] * 3)
+        probe.metrics.repeated(contract.Arm.CANDIDATE, [0.0007] * 8)
         measured = await until(source, lambda seen: seen.probes[key].repeat_prompts)
-    assert measured.probes == {key: ProbeTotals(8, 0.0007)}
+        assert measured.probes[key] == ProbeTotals(8, 0.0007, loading=False)
+        probe.metrics.loading()
+        loading = await until(source, lambda seen: seen.probes[key].loading)
+    assert loading.probes[key] == ProbeTotals(8, 0.0007, loading=True)
 
 
 async def test_as_many_queries_as_families_whatever_is_scraped(prometheus: RealPrometheus) -> None:

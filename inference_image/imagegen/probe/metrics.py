@@ -58,6 +58,11 @@ class ProbeMetrics:
             arm,
             registry=self.registry,
         )
+        self._loading = Gauge(
+            contract.PROBE_LOADING,
+            "1 once the load phase has begun.",
+            registry=self.registry,
+        )
         self._done = Gauge(
             contract.PROBE_DONE, "1 when all phases have ended.", registry=self.registry
         )
@@ -92,6 +97,10 @@ class ProbeMetrics:
     def largest(self, arm: Arm) -> float | None:
         """Give the largest deviation so far; None before the first."""
         return self._largest.get(arm)
+
+    def loading(self) -> None:
+        """Say that the load phase begins."""
+        self._loading.set(1)
 
     def done(self) -> None:
         """Say that all phases have ended."""

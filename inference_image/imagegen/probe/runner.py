@@ -73,6 +73,7 @@ async def run_phases(
             _say(f"repeats: {arm} {measured} of {len(chosen)} prompts, {shown}")
         shots = load_schedule(prompts, rate=settings.rate, count=settings.requests)
         _say(f"load: {len(shots)} requests per arm at {settings.rate:g}/s")
+        metrics.loading()
         await drive_load(clients, shots, max_in_flight=settings.max_in_flight, metrics=metrics)
     finally:
         for client in clients.values():

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from imagegen import contract
 from modelrollout.evidence.queries import (
     NAMESPACE,
     POD,
     PROBE_FAMILIES,
-    REVISION,
-    ROLLOUT,
     SERVER_FAMILIES,
     Family,
 )
 from modelrollout.gates.evidence import Incomparable, ProbeTotals, Snapshot, Totals
 
 __all__ = ["Sample", "collect"]
+
+_Read = TypeVar("_Read", Totals, ProbeTotals)
+
+_Key = tuple[str, str]
+"""Namespace and pod."""
 
 _LONGEST_EDGE: Final = 1e6
 """Seconds; a limit is never beyond it."""
@@ -35,6 +39,10 @@ class Sample:
 
     labels: Mapping[str, str]
     value: float
+
+
+class _Unusable(Exception):
+    """A series is missing, doubled, or has a value that it cannot have."""
 
 
 @dataclass(slots=True)
@@ -53,23 +61,31 @@ class _Series:
                 "is the pod scraped twice?"
             )
 
+    def check(self, key: _Key) -> None:
+        if not all(key):
+            raise _Unusable(
+                f"its series carry no label '{NAMESPACE}' or '{POD}': "
+                "mend the relabelling of the scrape configuration"
+            )
+        if self.problem:
+            raise _Unusable(self.problem)
+
+    def has(self, name: str) -> bool:
+        return (name, "") in self.values
+
     def of(self, name: str, dimension: str = "") -> float:
         sample = self.values.get((name, dimension))
         if sample is None:
             wanted = f"{name} ('{dimension}')" if dimension else name
-            raise _Missing(wanted)
+            raise _Unusable(f"there is no series of {wanted}")
         return sample.value
-
-
-class _Missing(Exception):
-    """A series that the metric contract promises is absent."""
 
 
 def collect(time: datetime, answers: Mapping[str, Sequence[Sample]]) -> Snapshot:
     """Return all evidence in the answers to the queries.
 
-    A pod of which a counter is missing, doubled or no number is not among the servers; why not is
-    among the unusable. One pod's trouble is never another's.
+    A pod of which a series is missing, doubled or no number is not among the servers or probes;
+    why not is among the unusable. One pod's trouble is never another's.
 
     Parameters
     ----------
@@ -78,60 +94,75 @@ def collect(time: datetime, answers: Mapping[str, Sequence[Sample]]) -> Snapshot
     answers
         The series of each family, by the family's name.
     """
-    pods: dict[tuple[str, str], _Series] = {}
-    for family in SERVER_FAMILIES:
+    unusable: dict[_Key, str] = {}
+    return Snapshot(
+        time=time,
+        servers=_read(SERVER_FAMILIES, answers, partial(_totals, time), unusable),
+        probes=_read(PROBE_FAMILIES, answers, _probe_totals, unusable),
+        unusable=unusable,
+    )
+
+
+def _read(
+    families: Sequence[Family],
+    answers: Mapping[str, Sequence[Sample]],
+    reading: Callable[[str, _Series], _Read],
+    unusable: dict[_Key, str],
+) -> dict[_Key, _Read]:
+    """Return what is read of each pod; put into `unusable` why nothing is."""
+    pods: dict[_Key, _Series] = {}
+    for family in families:
         for sample in answers[family.name]:
             key = (sample.labels.get(NAMESPACE, ""), sample.labels.get(POD, ""))
             pods.setdefault(key, _Series()).add(family, sample)
-    servers: dict[tuple[str, str], Totals] = {}
-    unusable: dict[tuple[str, str], str] = {}
+    found: dict[_Key, _Read] = {}
     for key, series in pods.items():
-        found = _totals(key, time, series)
-        if isinstance(found, Totals):
-            servers[key] = found
-        else:
-            unusable[key] = f"pod {key[0]}/{key[1]}: {found}"
-    return Snapshot(time=time, servers=servers, probes=_probes(answers), unusable=unusable)
+        try:
+            series.check(key)
+            found[key] = reading(key[1], series)
+        except (_Unusable, Incomparable) as problem:
+            unusable[key] = f"pod {key[0]}/{key[1]}: {problem}"
+    return found
 
 
-def _totals(key: tuple[str, str], time: datetime, series: _Series) -> Totals | str:
-    """Return the counters of a pod, or why there are none."""
-    if not all(key):
-        return (
-            f"its series carry no label '{NAMESPACE}' or '{POD}': "
-            "mend the relabelling of the scrape configuration"
-        )
-    if series.problem:
-        return series.problem
-    try:
-        within, timed = _latencies(series)
-        totals = Totals(
-            pod=key[1],
-            time=time,
-            succeeded=_count(series, contract.REQUESTS_TOTAL, contract.Outcome.OK),
-            failed=sum(
-                _count(series, contract.REQUESTS_TOTAL, outcome)
-                for outcome in contract.FAULT_OUTCOMES
-            ),
-            images=_count(series, contract.IMAGES_TOTAL),
-            measured=_count(series, contract.REQUEST_GPU_SECONDS_COUNT),
-            gpu_seconds=series.of(contract.REQUEST_GPU_SECONDS_SUM),
-            gpu_seconds_squares=series.of(contract.REQUEST_GPU_SECONDS_SQUARES_SUM),
-            busy_seconds=series.of(contract.GPU_BUSY_SECONDS_TOTAL),
-            timed=timed,
-            within=within,
-            out_of_memory=_count(series, contract.OOM_TOTAL),
-        )
-        totals.check()
-    except _Missing as missing:
-        return f"there is no series of {missing}"
-    except (_NotACount, Incomparable) as error:
-        return str(error)
+def _totals(time: datetime, pod: str, series: _Series) -> Totals:
+    """Return the counters of a server."""
+    within, timed = _latencies(series)
+    totals = Totals(
+        pod=pod,
+        time=time,
+        succeeded=_count(series, contract.REQUESTS_TOTAL, contract.Outcome.OK),
+        failed=sum(
+            _count(series, contract.REQUESTS_TOTAL, outcome) for outcome in contract.FAULT_OUTCOMES
+        ),
+        images=_count(series, contract.IMAGES_TOTAL),
+        measured=_count(series, contract.REQUEST_GPU_SECONDS_COUNT),
+        gpu_seconds=series.of(contract.REQUEST_GPU_SECONDS_SUM),
+        gpu_seconds_squares=series.of(contract.REQUEST_GPU_SECONDS_SQUARES_SUM),
+        busy_seconds=series.of(contract.GPU_BUSY_SECONDS_TOTAL),
+        timed=timed,
+        within=within,
+        out_of_memory=_count(series, contract.OOM_TOTAL),
+    )
+    totals.check()
     return totals
 
 
-class _NotACount(Exception):
-    """A counter has a value that counting does not give."""
+def _probe_totals(_: str, series: _Series) -> ProbeTotals:
+    """Return the results of a probe; the deviation has no series before the first prompt."""
+    deviation: float | None = None
+    if series.has(contract.PROBE_REPEAT_PSD):
+        deviation = series.of(contract.PROBE_REPEAT_PSD)
+        if not 0 <= deviation < math.inf:
+            raise _Unusable(f"{contract.PROBE_REPEAT_PSD} is {deviation}")
+    loading = series.of(contract.PROBE_LOADING)
+    if loading not in (0, 1):
+        raise _Unusable(f"{contract.PROBE_LOADING} is {loading}")
+    return ProbeTotals(
+        repeat_prompts=_count(series, contract.PROBE_REPEAT_PROMPTS_TOTAL),
+        repeat_deviation=deviation,
+        loading=loading == 1,
+    )
 
 
 def _count(series: _Series, name: str, dimension: str = "") -> int:
@@ -140,7 +171,7 @@ def _count(series: _Series, name: str, dimension: str = "") -> int:
 
 def _whole(name: str, value: float) -> int:
     if not (value >= 0 and value.is_integer()):
-        raise _NotACount(f"{name} is {value}")
+        raise _Unusable(f"{name} is {value}")
     return int(value)
 
 
@@ -157,16 +188,16 @@ def _latencies(series: _Series) -> tuple[dict[int, int], int]:
         try:
             edge = float(text)
         except ValueError:
-            raise _NotACount(f"{name} has an edge '{text}'") from None
+            raise _Unusable(f"{name} has an edge '{text}'") from None
         if math.isnan(edge) or edge in counts:
-            raise _NotACount(f"{name} has the edge '{text}' twice")
+            raise _Unusable(f"{name} has the edge '{text}' twice")
         counts[edge] = _whole(name, sample.value)
     timed = counts.pop(math.inf, None)
     if timed is None:
-        raise _Missing(f"{name} ('+Inf')")
+        raise _Unusable(f"there is no series of {name} ('+Inf')")
     ascending = [counts[edge] for edge in sorted(counts)]
     if ascending != sorted(ascending) or (ascending and ascending[-1] > timed):
-        raise _NotACount(f"{name} falls from one edge to a higher one")
+        raise _Unusable(f"{name} falls from one edge to a higher one")
     return _by_millisecond(counts), timed
 
 
@@ -181,40 +212,6 @@ def _by_millisecond(counts: Mapping[float, int]) -> dict[int, int]:
         if nearest >= 1 and abs(milliseconds - nearest) <= _ROUNDING:
             result[nearest] = count
     return result
-
-
-def _probes(answers: Mapping[str, Sequence[Sample]]) -> dict[tuple[str, str, str], ProbeTotals]:
-    """Return the results of probes.
-
-    While one probe replaces another, two report on the same candidate: the larger deviation holds,
-    and the prompts of the one that got further.
-    """
-    prompts_family, deviation_family = PROBE_FAMILIES
-    prompts = _largest(prompts_family, answers)
-    deviations = _largest(deviation_family, answers)
-    results: dict[tuple[str, str, str], ProbeTotals] = {}
-    for key, value in prompts.items():
-        deviation = deviations.get(key)
-        if value is None or (key in deviations and deviation is None):
-            continue  # a value that is none: no evidence, which never passes
-        results[key] = ProbeTotals(repeat_prompts=int(value), repeat_deviation=deviation)
-    return results
-
-
-def _largest(
-    family: Family, answers: Mapping[str, Sequence[Sample]]
-) -> dict[tuple[str, str, str], float | None]:
-    """Return the largest value for each candidate; None where any of its values is none."""
-    largest: dict[tuple[str, str, str], float | None] = {}
-    for sample in answers[family.name]:
-        labels = sample.labels
-        key = (labels.get(NAMESPACE, ""), labels.get(ROLLOUT, ""), labels.get(REVISION, ""))
-        if not all(key):
-            continue
-        usable = 0 <= sample.value < math.inf and (not family.whole or sample.value.is_integer())
-        before = largest.get(key, 0.0)
-        largest[key] = max(before, sample.value) if usable and before is not None else None
-    return largest
 
 
 def _difference(one: Sample, other: Sample) -> str:

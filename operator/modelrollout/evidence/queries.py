@@ -13,17 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from imagegen import contract
-from modelrollout.api.names import COMPONENT_LABEL, REVISION_LABEL, ROLLOUT_LABEL
+from modelrollout.api.names import COMPONENT_LABEL
 
-__all__ = [
-    "NAMESPACE",
-    "POD",
-    "PROBE_FAMILIES",
-    "REVISION",
-    "ROLLOUT",
-    "SERVER_FAMILIES",
-    "Family",
-]
+__all__ = ["NAMESPACE", "POD", "PROBE_FAMILIES", "SERVER_FAMILIES", "Family"]
 
 
 def _as_prometheus_label(name: str) -> str:
@@ -33,8 +25,6 @@ def _as_prometheus_label(name: str) -> str:
 
 NAMESPACE: Final = "namespace"
 POD: Final = "pod"
-ROLLOUT: Final = _as_prometheus_label(ROLLOUT_LABEL)
-REVISION: Final = _as_prometheus_label(REVISION_LABEL)
 _COMPONENT: Final = _as_prometheus_label(COMPONENT_LABEL)
 
 _DEVICE: Final = "device"
@@ -50,21 +40,16 @@ class Family:
     dimension: str | None = None
     """Label that tells the values of one pod apart, where there are several."""
 
-    whole: bool = True
-    """Whether its values are counts."""
 
-
-def _server(
-    name: str, summed: Iterable[str] = (), *, dimension: str | None = None, whole: bool = True
-) -> Family:
+def _server(name: str, summed: Iterable[str] = (), *, dimension: str | None = None) -> Family:
     labels = ", ".join((*contract.COMMON_LABELS, *summed))
     query = f'sum without ({labels}) ({name}{{{_COMPONENT}="server"}})'
-    return Family(name, query, dimension, whole)
+    return Family(name, query, dimension)
 
 
-def _probe(name: str, *, whole: bool = True) -> Family:
-    arm = f'{contract.LABEL_ARM}="{contract.Arm.CANDIDATE}"'
-    return Family(name, f'{name}{{{_COMPONENT}="probe", {arm}}}', whole=whole)
+def _probe(name: str, arm: contract.Arm | None = None) -> Family:
+    chosen = "" if arm is None else f', {contract.LABEL_ARM}="{arm}"'
+    return Family(name, f'{name}{{{_COMPONENT}="probe"{chosen}}}')
 
 
 SERVER_FAMILIES: Final = (
@@ -72,15 +57,16 @@ SERVER_FAMILIES: Final = (
     _server(contract.REQUEST_DURATION_BUCKET, [contract.LABEL_SIZE_CLASS], dimension="le"),
     _server(contract.IMAGES_TOTAL, [contract.LABEL_SIZE_CLASS]),
     _server(contract.REQUEST_GPU_SECONDS_COUNT),
-    _server(contract.REQUEST_GPU_SECONDS_SUM, whole=False),
-    _server(contract.REQUEST_GPU_SECONDS_SQUARES_SUM, whole=False),
-    _server(contract.GPU_BUSY_SECONDS_TOTAL, [_DEVICE], whole=False),
+    _server(contract.REQUEST_GPU_SECONDS_SUM),
+    _server(contract.REQUEST_GPU_SECONDS_SQUARES_SUM),
+    _server(contract.GPU_BUSY_SECONDS_TOTAL, [_DEVICE]),
     _server(contract.OOM_TOTAL, [contract.LABEL_PHASE, contract.LABEL_RECOVERED]),
 )
 """The counters of server pods."""
 
 PROBE_FAMILIES: Final = (
-    _probe(contract.PROBE_REPEAT_PROMPTS_TOTAL),
-    _probe(contract.PROBE_REPEAT_PSD, whole=False),
+    _probe(contract.PROBE_REPEAT_PROMPTS_TOTAL, contract.Arm.CANDIDATE),
+    _probe(contract.PROBE_REPEAT_PSD, contract.Arm.CANDIDATE),
+    _probe(contract.PROBE_LOADING),
 )
 """The results of probes."""

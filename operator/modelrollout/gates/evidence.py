@@ -200,13 +200,17 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class ProbeTotals:
-    """What the probe measured on the candidate."""
+    """What one probe pod measured on the candidate."""
 
     repeat_prompts: int
     """Prompts of which all repeats were compared."""
 
     repeat_deviation: float | None
     """Largest deviation between repeats so far, from 0 to 1; None before the first."""
+
+    loading: bool
+    """Whether the load phase has begun. The repeats before it come one at a time: what servers
+    count until then says nothing about latency under load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +221,12 @@ class Snapshot:
     servers: Mapping[tuple[str, str], Totals]
     """Counters by namespace and pod."""
 
-    probes: Mapping[tuple[str, str, str], ProbeTotals]
-    """Results of probes by namespace, rollout and revision of the candidate."""
+    probes: Mapping[tuple[str, str], ProbeTotals]
+    """Results by namespace and pod of the probe: those of another probe of the same rollout, an
+    earlier one or one in another cluster, are apart."""
 
     unusable: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """Why a pod that has series is not among the servers, by namespace and pod."""
+    """Why a pod that has series is not among the servers or probes, by namespace and pod."""
 
 
 @dataclass(frozen=True, slots=True)

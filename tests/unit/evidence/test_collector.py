@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from imagegen import contract
 from modelrollout.evidence.collector import Sample, collect
-from modelrollout.evidence.queries import PROBE_FAMILIES, REVISION, ROLLOUT, SERVER_FAMILIES
+from modelrollout.evidence.queries import PROBE_FAMILIES, SERVER_FAMILIES
 from modelrollout.gates.evidence import ProbeTotals, Snapshot
 from tests.unit.evidence.answering import Values, server_values
 
@@ -125,37 +125,76 @@ def test_edges_are_whole_milliseconds_however_they_are_written() -> None:
 
 
 # -- probes ----------------------------------------------------------------------------------------
-CANDIDATE = {"namespace": "shop", ROLLOUT: "images", REVISION: "0123456789"}
-KEY = ("shop", "images", "0123456789")
-
-
-def probe(prompts: float, deviation: float | None, pod: str = "probe-1") -> Answers:
-    values: Values = {contract.PROBE_REPEAT_PROMPTS_TOTAL: [({}, prompts)]}
+def probe(prompts: float, deviation: float | None, *, loading: float = 0, **labels: str) -> Answers:
+    values: Values = {
+        contract.PROBE_REPEAT_PROMPTS_TOTAL: [({}, prompts)],
+        contract.PROBE_LOADING: [({}, loading)],
+    }
     if deviation is not None:
         values[contract.PROBE_REPEAT_PSD] = [({}, deviation)]
-    return answers(values, **CANDIDATE, pod=pod)
+    return answers(values, **{"namespace": "shop", "pod": "probe-1", **labels})
 
 
-def test_results_of_a_probe_belong_to_its_candidate() -> None:
-    assert snapshot(probe(9, 0.001)).probes == {KEY: ProbeTotals(9, 0.001)}
-    assert snapshot(probe(0, None)).probes == {KEY: ProbeTotals(0, None)}
+KEY = ("shop", "probe-1")
 
 
-def test_of_two_probes_the_larger_deviation_holds() -> None:
-    parts = (probe(9, 0.001), probe(3, 0.02, "probe-2"))
+def test_results_of_a_probe_are_read_at_every_stage() -> None:
+    assert snapshot(probe(0, None)).probes == {KEY: ProbeTotals(0, None, loading=False)}
+    assert snapshot(probe(9, 0.001)).probes == {KEY: ProbeTotals(9, 0.001, loading=False)}
+    assert snapshot(probe(9, 0.001, loading=1)).probes == {KEY: ProbeTotals(9, 0.001, loading=True)}
+
+
+def test_probes_of_the_same_rollout_are_told_apart() -> None:
+    # Given the probe of an earlier attempt, and one of the same rollout in another cluster
+    parts = (
+        probe(9, 0.001),
+        probe(3, 0.02, pod="probe-2", loading=1),
+        probe(5, 0.5, pod="probe-3", cluster="elsewhere"),
+    )
     for order in (parts, parts[::-1]):
-        assert snapshot(*order).probes == {KEY: ProbeTotals(9, 0.02)}
+        assert snapshot(*order).probes == {
+            ("shop", "probe-1"): ProbeTotals(9, 0.001, loading=False),
+            ("shop", "probe-2"): ProbeTotals(3, 0.02, loading=True),
+            ("shop", "probe-3"): ProbeTotals(5, 0.5, loading=False),
+        }
+
+
+def test_two_sources_of_one_probe_pod_are_none() -> None:
+    parts = (probe(9, 0.001, cluster="here"), probe(9, 0.001, cluster="there"))
+    for order in (parts, parts[::-1]):
+        seen = snapshot(*order, probe(3, 0.02, pod="probe-2"))
+        assert set(seen.probes) == {("shop", "probe-2")}
+        assert "differ in cluster" in seen.unusable[KEY]
 
 
 @pytest.mark.parametrize(
-    ("prompts", "deviation"), [(math.nan, 0.1), (9, math.nan), (9, -1.0), (9, math.inf), (0.5, 0.1)]
+    ("prompts", "deviation", "loading"),
+    [
+        (math.nan, 0.1, 1),
+        (0.5, 0.1, 1),
+        (9, math.nan, 1),
+        (9, -1.0, 1),
+        (9, math.inf, 1),
+        (9, 0.1, math.nan),
+        (9, 0.1, 2),
+        (9, 0.1, -1),
+    ],
 )
-def test_a_result_that_is_no_number_hides_no_other_behind_it(
-    prompts: float, deviation: float
+def test_a_result_that_is_no_number_makes_only_its_probe_unusable(
+    prompts: float, deviation: float, loading: float
 ) -> None:
-    parts = (probe(9, 0.001), probe(prompts, deviation, "probe-2"))
-    for order in (parts, parts[::-1]):
-        assert snapshot(*order).probes == {}
+    broken = probe(prompts, deviation, loading=loading)
+    seen = snapshot(broken, probe(3, 0.02, pod="probe-2"), answers(server_values(1)))
+    assert set(seen.probes) == {("shop", "probe-2")}
+    assert set(seen.servers) == {("shop", "a")}
+    assert "imagegen_probe_" in seen.unusable[KEY]
+
+
+@pytest.mark.parametrize("missing", [contract.PROBE_REPEAT_PROMPTS_TOTAL, contract.PROBE_LOADING])
+def test_a_missing_series_of_a_probe_is_not_zero(missing: str) -> None:
+    seen = snapshot({**probe(9, 0.001), missing: []})
+    assert seen.probes == {}
+    assert seen.unusable == {KEY: f"pod shop/probe-1: there is no series of {missing}"}
 
 
 # -- laws ------------------------------------------------------------------------------------------
@@ -171,7 +210,7 @@ def test_the_order_of_series_does_not_matter(data: Any) -> None:
 
 
 labels = st.dictionaries(
-    st.sampled_from(["namespace", "pod", "outcome", "le", ROLLOUT, REVISION]), st.text(max_size=8)
+    st.sampled_from(["namespace", "pod", "outcome", "le", "cluster"]), st.text(max_size=8)
 )
 samples = st.lists(st.builds(Sample, labels, st.floats()), max_size=6)
 

@@ -73,7 +73,7 @@ def evidence(latest: Totals | None, **changes: Any) -> Evidence:
     given: dict[str, Any] = {
         "baseline": NOTHING,
         "latest": latest,
-        "probe": ProbeTotals(repeat_prompts=12, repeat_deviation=0.0004),
+        "probe": ProbeTotals(repeat_prompts=12, repeat_deviation=0.0004, loading=True),
         "container_out_of_memory": 0,
         "gpu_hour_price": Decimal("3.60"),
         "gpu_count": 1,

@@ -188,7 +188,7 @@ def test_cost_refuses_moments_that_no_numbers_have() -> None:
 
 # -- stability -------------------------------------------------------------------------------------
 def probed(prompts: int, deviation: float | None) -> GateResult:
-    probe = ProbeTotals(repeat_prompts=prompts, repeat_deviation=deviation)
+    probe = ProbeTotals(repeat_prompts=prompts, repeat_deviation=deviation, loading=False)
     return found(STABILITY, evidence(counters(60), probe=probe))
 
 

@@ -142,7 +142,12 @@ garbage_evidence = st.builds(
     baseline=st.none() | garbage,
     latest=st.none() | garbage,
     probe=st.none()
-    | st.builds(ProbeTotals, repeat_prompts=amounts, repeat_deviation=st.none() | amounts),
+    | st.builds(
+        ProbeTotals,
+        repeat_prompts=amounts,
+        repeat_deviation=st.none() | amounts,
+        loading=st.booleans(),
+    ),
     container_out_of_memory=amounts,
     gpu_hour_price=st.decimals(),
     gpu_count=st.integers(),

@@ -103,7 +103,7 @@ def test_both_arms_get_the_same_requests_and_are_compared(
     assert result.value(contract.PROBE_REPEAT_PSD, arm="stable") == 0
     deviation = result.value(contract.PROBE_REPEAT_PSD, arm="candidate")
     assert deviation == pytest.approx(0.05, rel=0.2)
-    assert result.value(contract.PROBE_DONE) == 1
+    assert result.value(contract.PROBE_LOADING) == result.value(contract.PROBE_DONE) == 1
     assert server.value(contract.REQUEST_LOG_SECONDS_COUNT) == 14
     told = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in told] == ["ready", "repeats", "repeats", "load", "done"]
