@@ -80,7 +80,7 @@ class _Operator:
         try:
             while not stopped:
                 wakeup.clear()
-                due, failures = await self._look(key, failures)
+                due, failures = await self._look(key, wakeup, failures)
                 if due is None:
                     return
                 with contextlib.suppress(TimeoutError):
@@ -102,12 +102,14 @@ class _Operator:
     def _wakeup(self, namespace: str, name: str) -> asyncio.Event:
         return self._wakeups.setdefault((namespace, name), asyncio.Event())
 
-    async def _look(self, key: Key, failures: int) -> tuple[float | None, int]:
+    async def _look(
+        self, key: Key, wakeup: asyncio.Event, failures: int
+    ) -> tuple[float | None, int]:
         """Look once; return the seconds to the next look and the failures in a row."""
         if self._reconciler is None:
             raise RuntimeError("Kopf started a daemon before the start-up handler had ended")
         try:
-            return await self._reconciler.reconcile(key), 0
+            return await self._reconciler.reconcile(key, wakeup), 0
         except Conflict as error:
             _log.info("%s/%s: looking again: %s", key.namespace, key.name, error)
         except RolloutError as error:
@@ -143,6 +145,7 @@ def run(config: Path, *, namespaces: Sequence[str], liveness: str) -> None:
     # Kopf tells of every event that it handled; what matters is told by the reconciler.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     settings = load_settings(config)
+    asyncio.run(_check_access())
     registry = kopf.OperatorRegistry()
     _register(registry, _Operator(settings))
     asyncio.run(
@@ -170,6 +173,12 @@ def _register(registry: kopf.OperatorRegistry, operator: _Operator) -> None:
     kopf.on.probe(registry=registry, id="stalled", errors=kopf.ErrorsMode.PERMANENT)(
         operator.stalled
     )
+
+
+async def _check_access() -> None:
+    """Fail with one clear message before Kopf begins to retry."""
+    kube = await connect()
+    await kube.close()
 
 
 def _configure(settings: kopf.OperatorSettings) -> None:

@@ -7,6 +7,7 @@ twice does no harm.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -104,10 +105,18 @@ class Reconciler:
     scrape_interval_seconds: float
     resync_seconds: float
 
-    async def reconcile(self, key: Key) -> float | None:
+    async def reconcile(self, key: Key, interrupted: asyncio.Event) -> float | None:
         """Look once, and return the seconds until the next look is due.
 
         Returns ``None`` when this incarnation of the rollout is gone for good.
+
+        Parameters
+        ----------
+        key
+            The rollout.
+        interrupted
+            Set when something happened in the cluster: Prometheus is then not waited for, so that
+            a pod's death is dealt with at once however slow Prometheus is.
 
         Raises
         ------
@@ -119,7 +128,7 @@ class Reconciler:
             return None
         if rollout.deleting:
             return self.resync_seconds
-        status = Status.model_validate(rollout.status)
+        status = _stored_status(rollout)
         try:
             spec = Spec.model_validate(rollout.spec)
         except ValidationError as error:
@@ -135,13 +144,14 @@ class Reconciler:
             spec=spec,
             status=status,
             world=world,
-            metrics=await self._measured(status),
+            metrics=await self._measured(status, interrupted),
             catalogue=self.catalogue,
             now=self.now(),
             commands=_commands(rollout),
         )
         decided = advance(inputs)
         rollout = await self._record(rollout, status, decided)
+        await self._clear_commands(rollout)
         try:
             await self.cluster.apply(rollout, desired_world(spec, decided), world)
         except (Invalid, Conflict) as error:
@@ -150,20 +160,31 @@ class Reconciler:
                 rollout, Announcement(error.reason, "Apply", error.message, warning=True)
             )
             raise
+        return self._next_look(status, decided)
+
+    async def _measured(
+        self, status: Status, interrupted: asyncio.Event
+    ) -> Snapshot | MetricsFailure | None:
+        if status.candidate is None or status.candidate.stage is not StageKind.ISOLATED:
+            return None
+        answer = asyncio.ensure_future(self.metrics.snapshot())
+        interruption = asyncio.ensure_future(interrupted.wait())
+        try:
+            await asyncio.wait({answer, interruption}, return_when=asyncio.FIRST_COMPLETED)
+            return answer.result() if answer.done() else None
+        except Transient as error:
+            return MetricsFailure(error.reason, error.message)
+        finally:
+            answer.cancel()
+            interruption.cancel()
+
+    async def _clear_commands(self, rollout: Rollout) -> None:
+        """Remove commands that were carried out, or are about nothing any more."""
         present = [
             name for name in (ABORT_ANNOTATION, RETRY_ANNOTATION) if name in rollout.annotations
         ]
         if present:
             await self.cluster.clear_annotations(rollout, present)
-        return self._next_look(status, decided)
-
-    async def _measured(self, status: Status) -> Snapshot | MetricsFailure | None:
-        if status.candidate is None or status.candidate.stage is not StageKind.ISOLATED:
-            return None
-        try:
-            return await self.metrics.snapshot()
-        except Transient as error:
-            return MetricsFailure(error.reason, error.message)
 
     async def _record(self, rollout: Rollout, before: Status, after: Status) -> Rollout:
         if after == before:
@@ -194,6 +215,18 @@ class Reconciler:
                 return min(BUSY_SECONDS * 5, self.resync_seconds)
             case StageKind.PROMOTE | StageKind.SWITCH | StageKind.ROLLBACK:
                 return BUSY_SECONDS
+
+
+def _stored_status(rollout: Rollout) -> Status:
+    try:
+        return Status.model_validate(rollout.status)
+    except ValidationError as error:
+        raise Invalid(
+            "StatusUnreadable",
+            f"the status of {rollout.key.namespace}/{rollout.key.name} was not written by this "
+            f"version of the operator: {error.errors()[0]['msg']} at {error.errors()[0]['loc']}; "
+            "run the version that wrote it, or remove the status",
+        ) from error
 
 
 def _commands(rollout: Rollout) -> Commands:

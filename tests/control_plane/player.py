@@ -12,7 +12,7 @@ from typing import Any
 from modelrollout.api.conditions import format_time
 from modelrollout.api.names import COMPONENT_LABEL, REVISION_LABEL, ROLLOUT_LABEL
 from modelrollout.cluster.client import KubeClient
-from modelrollout.cluster.resources import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICES
+from modelrollout.cluster.resources import DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, SERVICES
 from modelrollout.gates.evidence import ProbeTotals, Snapshot, Totals
 
 Object = dict[str, Any]
@@ -58,6 +58,7 @@ class Player:
                 )
         for deployment in deployments.values():
             await self._pods_of(deployment)
+        await self._probe_pods()
         await self._endpoints()
 
     async def _pods(self) -> list[Object]:
@@ -87,6 +88,27 @@ class Player:
                 {"status": {"phase": "Running", "conditions": [ready]}},
                 subresource="status",
             )
+
+    async def _probe_pods(self) -> None:
+        labels = {ROLLOUT_LABEL: self._rollout}
+        jobs = {
+            item["metadata"]["name"]: item
+            for item in await self._kube.find(JOBS, self._namespace, labels)
+        }
+        probe = {**labels, COMPONENT_LABEL: "probe"}
+        for pod in await self._kube.find(PODS, self._namespace, probe):
+            name = pod["metadata"]["name"]
+            if jobs.pop(name, None) is None:
+                await self._kube.delete(PODS, self._namespace, name, uid=pod["metadata"]["uid"])
+        for name, job in jobs.items():
+            template = job["spec"]["template"]
+            pod = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "labels": template["metadata"]["labels"]},
+                "spec": template["spec"],
+            }
+            await self._kube.create(PODS, self._namespace, pod)
 
     async def _endpoints(self) -> None:
         service = await self._kube.get(SERVICES, self._namespace, self._rollout)
@@ -123,9 +145,9 @@ class Player:
 
     async def snapshot(self) -> Snapshot:
         """Return the counters of all pods: each look finds 25 requests more."""
-        servers, probes = {}, {}
+        servers = {}
         for pod in await self._pods():
-            name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+            name = pod["metadata"]["name"]
             served = self._served[name] = self._served.get(name, -25) + 25
             servers[self._namespace, name] = Totals(
                 pod=name,
@@ -141,5 +163,9 @@ class Player:
                 within={500: served - round(served * self.slow)},
                 out_of_memory=0,
             )
-            probes[self._namespace, self._rollout, labels[REVISION_LABEL]] = ProbeTotals(8, 0.0)
+        labels = {ROLLOUT_LABEL: self._rollout, COMPONENT_LABEL: "probe"}
+        probes = {
+            (self._namespace, pod["metadata"]["name"]): ProbeTotals(8, 0.0, loading=True)
+            for pod in await self._kube.find(PODS, self._namespace, labels)
+        }
         return Snapshot(time=self._clock(), servers=servers, probes=probes)

@@ -119,6 +119,11 @@ BAD: list[tuple[str, Callable[[Document], None], str]] = [
         "at least one gate must have the mode 'Enforce'",
     ),
     (
+        "no gate on what users get",
+        changed("spec.gates", [{"name": "oom", "outOfMemory": {"maxCount": 0}}]),
+        "a candidate that answers nothing must not pass",
+    ),
+    (
         "a gate of two kinds",
         changed("spec.gates.0.errors", {"maxPercent": "1"}),
         "exactly one kind of gate must be set: `latency`, `outOfMemory`",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -95,7 +96,7 @@ class World:
         )  # fmt: skip
         for _ in range(MOST_LOOKS):
             try:
-                due = await reconciler.reconcile(key)
+                due = await reconciler.reconcile(key, asyncio.Event())
             except Killed:
                 return kube.writes
             except RolloutError:

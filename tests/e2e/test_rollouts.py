@@ -64,7 +64,7 @@ def test_a_costly_candidate_is_rolled_back_on_cost(service: Service) -> None:
     attempt = service.next_attempt()
 
     service.declare(
-        steps=SLOW_STEPS - 1, gates=[{**COST, "cost": {"maxPerImage": "0.004"}}, MEMORY]
+        steps=SLOW_STEPS - 1, gates=[{**COST, "cost": {"maxPerImage": "0.004"}}, ERRORS]
     )
     record = service.until_ended(attempt)
 

@@ -81,6 +81,8 @@ class Reason(StrEnum):
     MODEL_INVALID = "ModelInvalid"
     WARMUP_FAILED = "WarmupFailed"
     CONTAINER_CONFIG = "ContainerConfig"
+    SWITCH_DEADLINE = "SwitchDeadlineExceeded"
+    PROBE_FAILED = "ProbeFailed"
     READINESS_LOST = "ReadinessLost"
     UNSCHEDULABLE = "Unschedulable"
     LOAD_DEADLINE = "LoadDeadlineExceeded"

@@ -146,7 +146,17 @@ class Spec(ApiModel):
                             "at least one gate must have the mode 'Enforce': "
                             "a candidate is promoted on positive evidence only"
                         ),
-                    )
+                    ),
+                    (
+                        (
+                            "self.exists(g, (!has(g.mode) || g.mode == 'Enforce') && "
+                            "(has(g.latency) || has(g.errors)))"
+                        ),
+                        (
+                            "at least one gate with the mode 'Enforce' must be `latency` or "
+                            "`errors`: a candidate that answers nothing must not pass"
+                        ),
+                    ),
                 ),
             },
         ),

@@ -27,6 +27,7 @@ __all__ = [
     "StablePointer",
     "StageKind",
     "Status",
+    "Trouble",
 ]
 
 HISTORY_LIMIT = 10
@@ -125,6 +126,13 @@ class StablePointer(ApiModel):
     promoted_time: _Time
 
 
+class Trouble(ApiModel):
+    """Something that counts against a candidate only if it lasts."""
+
+    reason: _Word
+    since: _Time
+
+
 class CandidateStatus(ApiModel):
     """The attempt in progress."""
 
@@ -143,6 +151,9 @@ class CandidateStatus(ApiModel):
     baseline: CounterBaseline | None = None
     warmed_up: bool = False
     """Whether the requests that do not count are behind; the baseline was taken then."""
+
+    trouble: Trouble | None = None
+    """What its pods suffer from and may recover from."""
 
     requests: Annotated[str, Field(max_length=32)] = ""
     """Requests measured and their limit, such as '34/300'."""

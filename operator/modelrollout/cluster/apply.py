@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from modelrollout.api.names import (
     REVISION_LABEL,
     ROLLOUT_LABEL,
@@ -32,7 +34,7 @@ from modelrollout.rollout.desired import Desired, ProbeRun, Server
 from modelrollout.rollout.world import World
 from modelrollout.settings import Pool, Runtime, Settings
 
-__all__ = ["Applier"]
+__all__ = ["Applier", "controlled_by"]
 
 Object = dict[str, Any]
 
@@ -53,7 +55,7 @@ class Applier:
         """Make the world as desired.
 
         The order matters when it stops half-way: users are pointed to pods that exist before
-        anything is removed.
+        anything else, and nothing is removed before that.
 
         Raises
         ------
@@ -62,11 +64,14 @@ class Applier:
         Invalid
             When the API server refuses an object, or the catalogue lacks what a revision needs.
         """
+        serving = desired.serving_revision
+        if serving is not None and world.revision(serving).pods:
+            await self._serve(owner, serving, world)
         revisions = await self._revisions(owner)
         for server in desired.servers:
             await self._server(owner, server, world, revisions)
-        if desired.serving_revision is not None:
-            await self._serve(owner, desired.serving_revision, world)
+        if serving is not None and not world.revision(serving).pods:
+            await self._serve(owner, serving, world)
         await self._probe(owner, desired.probe, revisions)
         await self._remove_others(owner, desired, revisions)
 
@@ -77,7 +82,7 @@ class Applier:
         return {
             item["metadata"]["labels"][REVISION_LABEL]: item
             for item in items
-            if _controlled_by(item, owner)
+            if controlled_by(item, owner.uid)
         }
 
     async def _server(
@@ -151,7 +156,7 @@ class Applier:
         current = f"{run.attempt}-{run.stage}" if run is not None else None
         running = False
         for job in jobs:
-            if not _controlled_by(job, owner):
+            if not controlled_by(job, owner.uid):
                 continue
             stage = (job["metadata"].get("annotations") or {}).get(_STAGE_ANNOTATION)
             if stage == current and "deletionTimestamp" not in job["metadata"]:
@@ -180,7 +185,7 @@ class Applier:
                     item["metadata"]["name"],
                     item["metadata"]["labels"].get(REVISION_LABEL),
                 )
-                if name != stable and revision not in kept and _controlled_by(item, owner):
+                if name != stable and revision not in kept and controlled_by(item, owner.uid):
                     await self._delete(owner, resource, item)
         newest = sorted(revisions.values(), key=lambda item: item["revision"], reverse=True)
         for item in newest[HISTORY_LIMIT:]:
@@ -193,7 +198,7 @@ class Applier:
         """Create or change an object of ours; one of somebody else's is left alone."""
         name = wanted["metadata"]["name"]
         found = await self._kube.get(resource, owner.namespace, name)
-        if found is not None and not _controlled_by(found, owner):
+        if found is not None and not controlled_by(found, owner.uid):
             raise _taken(resource, wanted)
         if found is not None and "deletionTimestamp" in found["metadata"]:
             raise Transient("ObjectEnding", f"{resource} {name} of an earlier attempt is ending")
@@ -225,9 +230,10 @@ class Applier:
             ) from None
 
 
-def _controlled_by(item: Object, owner: Owner) -> bool:
+def controlled_by(item: Object, uid: str) -> bool:
+    """Return whether an object belongs to the rollout of that UID."""
     return any(
-        reference.get("controller") and reference.get("uid") == owner.uid
+        reference.get("controller") and reference.get("uid") == uid
         for reference in item["metadata"].get("ownerReferences") or []
     )
 
@@ -253,4 +259,14 @@ def _holds(found: Any, wanted: Any) -> bool:
             and len(found) == len(wanted)
             and all(_holds(have, want) for have, want in zip(found, wanted, strict=True))
         )
-    return bool(found == wanted)
+    return bool(found == wanted) or _same_quantity(found, wanted)
+
+
+def _same_quantity(found: Any, wanted: Any) -> bool:
+    """Return whether two texts are one amount: the API server stores '0.5' as '500m'."""
+    if not (isinstance(found, str) and isinstance(wanted, str)):
+        return False
+    try:
+        return bool(parse_quantity(found) == parse_quantity(wanted))
+    except ValueError:
+        return False

@@ -173,6 +173,7 @@ def probe_job(owner: Owner, run: ProbeRun, runtime: Runtime, *, deadline_seconds
         f"--requests={run.requests}",
         f"--repeat-prompts={PROBE_REPEAT_PROMPTS}",
         f"--repeats={PROBE_REPEATS}",
+        f"--repeat-seconds={run.deadline_seconds}",
         f"--suite={run.suite}",
         f"--metrics-port={METRICS_PORT}",
     ]

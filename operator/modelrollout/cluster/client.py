@@ -70,6 +70,10 @@ class KubeClient:
         self._api = api
         api.user_agent = FIELD_MANAGER
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         """Return an object, or ``None`` when it does not exist."""
         return await self._request("GET", resource.path(namespace, name), missing_ok=True)

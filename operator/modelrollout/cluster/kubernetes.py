@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelrollout.api.names import (
-    COMPONENT_LABEL,
     REVISION_LABEL,
     ROLLOUT_LABEL,
     stable_service_name,
 )
-from modelrollout.cluster.apply import Applier
+from modelrollout.cluster.apply import Applier, controlled_by
 from modelrollout.cluster.build import Owner
 from modelrollout.cluster.client import KubeClient
 from modelrollout.cluster.events import EventRecorder
@@ -19,6 +18,7 @@ from modelrollout.cluster.observe import world_of
 from modelrollout.cluster.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    JOBS,
     MODEL_ROLLOUTS,
     PODS,
     SERVICES,
@@ -52,18 +52,21 @@ class KubernetesCluster:
 
     async def observe(self, key: Key) -> World:
         """Return what exists of the rollout; objects that it does not own are left out."""
-        labels = {ROLLOUT_LABEL: key.name}
-        deployments = await self._kube.find(DEPLOYMENTS, key.namespace, labels)
-        pods = await self._kube.find(PODS, key.namespace, {**labels, COMPONENT_LABEL: "server"})
+        namespace, labels = key.namespace, {ROLLOUT_LABEL: key.name}
         service_name = stable_service_name(key.name)
-        service = await self._kube.get(SERVICES, key.namespace, service_name)
-        taken = service is not None and not _owned(service, key)
+        service = await self._kube.get(SERVICES, namespace, service_name)
+        taken = service is not None and not controlled_by(service, key.uid)
+        # Endpoints before pods: every pod that they name is then known, unless it is gone.
         slices = await self._kube.find(
-            ENDPOINT_SLICES, key.namespace, {"kubernetes.io/service-name": service_name}
+            ENDPOINT_SLICES, namespace, {"kubernetes.io/service-name": service_name}
         )
+        deployments = await self._kube.find(DEPLOYMENTS, namespace, labels)
+        jobs = await self._kube.find(JOBS, namespace, labels)
+        pods = await self._kube.find(PODS, namespace, labels)
         return world_of(
-            deployments=[item for item in deployments if _owned(item, key)],
+            deployments=[item for item in deployments if controlled_by(item, key.uid)],
             pods=[item for item in pods if REVISION_LABEL in item["metadata"]["labels"]],
+            jobs=[item for item in jobs if controlled_by(item, key.uid)],
             service=None if taken else service,
             endpoint_slices=[] if taken else slices,
             name_taken=service_name if taken else "",
@@ -122,11 +125,4 @@ def _rollout(key: Key, document: Object) -> Rollout:
         status=document.get("status") or {},
         annotations=metadata.get("annotations") or {},
         deleting="deletionTimestamp" in metadata,
-    )
-
-
-def _owned(item: Object, key: Key) -> bool:
-    return any(
-        owner.get("controller") and owner.get("uid") == key.uid
-        for owner in item["metadata"].get("ownerReferences") or []
     )

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelrollout.api.conditions import parse_time
-from modelrollout.api.names import REVISION_LABEL
-from modelrollout.rollout.world import Pod, RevisionState, Termination, World
+from modelrollout.api.names import COMPONENT_LABEL, REVISION_LABEL
+from modelrollout.rollout.world import Pod, ProbeState, RevisionState, Termination, World
 
 __all__ = ["world_of"]
 
@@ -24,6 +24,7 @@ def world_of(
     *,
     deployments: Iterable[Object],
     pods: Iterable[Object],
+    jobs: Iterable[Object],
     service: Object | None,
     endpoint_slices: Iterable[Object],
     name_taken: str = "",
@@ -32,8 +33,8 @@ def world_of(
 
     Parameters
     ----------
-    deployments, pods
-        Objects that carry the rollout's label and are owned by it.
+    deployments, pods, jobs
+        Objects that carry the rollout's label; pods of servers and of the probe.
     service
         The stable Service, or ``None``.
     endpoint_slices
@@ -42,8 +43,10 @@ def world_of(
         Name of the stable Service when it is somebody else's.
     """
     pods_of: dict[str, list[Pod]] = defaultdict(list)
+    probes: list[Pod] = []
     for pod in pods:
-        pods_of[_revision(pod)].append(_pod(pod))
+        of_probe = pod["metadata"]["labels"].get(COMPONENT_LABEL) == "probe"
+        (probes if of_probe else pods_of[_revision(pod)]).append(_pod(pod))
     deployment_of = {_revision(item): item for item in deployments}
     revisions = {
         name: _revision_state(deployment_of.get(name), pods_of.get(name, []))
@@ -54,6 +57,7 @@ def world_of(
         revisions=revisions,
         serving_revision=selector.get(REVISION_LABEL),
         serving_pods=frozenset(_serving_pods(endpoint_slices)),
+        probe=ProbeState(pods=tuple(probes), failed=_failed_job(jobs)),
         name_taken=name_taken,
     )
 
@@ -77,6 +81,14 @@ def _revision_state(deployment: Object | None, pods: list[Pod]) -> RevisionState
     )
 
 
+def _failed_job(jobs: Iterable[Object]) -> str:
+    for job in jobs:
+        for item in (job.get("status") or {}).get("conditions") or []:
+            if item.get("type") == "Failed" and item.get("status") == "True":
+                return f"{item.get('reason', '')}: {item.get('message', '')}"
+    return ""
+
+
 def _serving_pods(endpoint_slices: Iterable[Object]) -> Iterable[str]:
     for item in endpoint_slices:
         for endpoint in item.get("endpoints") or []:
@@ -96,7 +108,7 @@ def _pod(pod: Object) -> Pod:
         uid=metadata["uid"],
         created=parse_time(metadata["creationTimestamp"]),
         ready=ready.get("status") == "True",
-        ready_changed=_time(ready.get("lastTransitionTime")),
+        containers_ready=conditions.get("ContainersReady", {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
         evicted=_evicted(status, conditions),
         unschedulable=(
@@ -126,6 +138,7 @@ def _termination(container: Object) -> Termination | None:
                 reason=str(end.get("reason", "")),
                 exit_code=int(end.get("exitCode", 0)),
                 message=str(end.get("message", "")),
+                finished=_time(end.get("finishedAt")),
             )
     return None
 

@@ -18,6 +18,7 @@ from modelrollout.rollout.transitions import (
     finish_rollback,
     inconclusive,
     start_attempt,
+    with_trouble,
 )
 
 __all__ = ["advance"]
@@ -25,6 +26,9 @@ __all__ = ["advance"]
 SWITCH_SETTLE_SECONDS = 3.0
 """How long the previous pods go on serving after the new ones are behind the Service, so that
 every node's proxy has learnt of the change."""
+
+SWITCH_PATIENCE_SECONDS = 30.0
+"""How long the switch may take before users go back to the previous pods, which still run."""
 
 
 def advance(inputs: Inputs) -> Status:
@@ -65,18 +69,24 @@ def _step(inputs: Inputs, acceptance: Acceptance, status: Status) -> Status:
         return interrupted
     if candidate.stage is StageKind.HELD:
         return status
+    if _was_replaced(inputs, candidate):
+        return _reload(inputs, status, criteria=candidate.criteria)
     failed = _pod_failure(inputs, status, candidate)
-    if failed is not None:
-        return failed
+    return failed if failed != status else _proceed(inputs, status, candidate)
+
+
+def _proceed(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
     match candidate.stage:
         case StageKind.LOAD:
             return _load(inputs, status, candidate)
         case StageKind.ISOLATED:
-            return _isolated(inputs, status, candidate)
+            return _isolated(inputs, status)
         case StageKind.PROMOTE:
             return _promote(inputs, status, candidate)
         case StageKind.SWITCH:
             return _switch(inputs, status, candidate)
+        case StageKind.HELD | StageKind.ROLLBACK:
+            return status
 
 
 def _at_rest(inputs: Inputs, acceptance: Acceptance, status: Status) -> Status:
@@ -100,13 +110,12 @@ def _interruption(
     inputs: Inputs, acceptance: Acceptance, status: Status, candidate: CandidateStatus
 ) -> Status | None:
     """Whatever ends or restarts an attempt from outside: a new spec, a command."""
-    if not acceptance.accepted or candidate.revision != inputs.desired_revision:
+    if candidate.revision != inputs.desired_revision:
+        why = f"revision {candidate.revision} is no longer what the spec declares"
+        return begin_rollback(status, AttemptOutcome.SUPERSEDED, Reason.SUPERSEDED, why, inputs.now)
+    if not acceptance.accepted:
         return begin_rollback(
-            status,
-            AttemptOutcome.SUPERSEDED,
-            Reason.SUPERSEDED,
-            f"revision {candidate.revision} is no longer what the spec declares",
-            inputs.now,
+            status, AttemptOutcome.SUPERSEDED, acceptance.reason, acceptance.message, inputs.now
         )
     if inputs.commands.abort == candidate.revision:
         return begin_rollback(
@@ -116,10 +125,24 @@ def _interruption(
             f"revision {candidate.revision} was aborted by annotation",
             inputs.now,
         )
-    measuring = candidate.stage in {StageKind.LOAD, StageKind.ISOLATED, StageKind.HELD}
-    if measuring and candidate.criteria != inputs.criteria:
+    # Once users are on the candidate, other criteria are for the next one.
+    judged_anew = candidate.stage is not StageKind.SWITCH and candidate.criteria != inputs.criteria
+    retried = candidate.stage is StageKind.HELD and inputs.commands.retry == candidate.revision
+    if judged_anew or retried:
         return _reload(inputs, status, criteria=inputs.criteria)
     return None
+
+
+def _was_replaced(inputs: Inputs, candidate: CandidateStatus) -> bool:
+    """Return whether the pod that is measured, or was tested, is no more.
+
+    Its node ended it, or somebody deleted it: nothing that the model did. A crash leaves the pod.
+    """
+    if candidate.stage not in {StageKind.ISOLATED, StageKind.PROMOTE}:
+        return False
+    since = parse_time(candidate.stage_started_time)
+    pods = inputs.world.revision(candidate.revision).pods
+    return all(pod.terminating or pod.evicted or pod.created > since for pod in pods)
 
 
 def _reload(inputs: Inputs, status: Status, *, criteria: str) -> Status:
@@ -146,15 +169,21 @@ def _reload(inputs: Inputs, status: Status, *, criteria: str) -> Status:
     return restarted.model_copy(update={"candidate": candidate, "gates": [], "verdict": ""})
 
 
-def _pod_failure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status | None:
+def _pod_failure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    """Return the status after what the candidate's pods suffer from, if that counts yet."""
     finding = find_failure(
         inputs.world.revision(candidate.revision).pods,
         loading=candidate.stage in {StageKind.LOAD, StageKind.PROMOTE},
         allowed_out_of_memory=_allowed_out_of_memory(inputs),
-        now=inputs.now,
+        since=parse_time(candidate.stage_started_time),
     )
-    if finding is None or not finding.decides:
-        return None
+    if finding is None or finding.grace is None:
+        return with_trouble(status, None, inputs.now)
+    status = with_trouble(status, finding.reason, inputs.now)
+    if status.candidate is None or status.candidate.trouble is None:
+        raise ValueError("trouble was recorded and is not there")
+    if inputs.now - parse_time(status.candidate.trouble.since) < finding.grace:
+        return status
     return fail(status, inputs.spec, finding.reason, finding.message, inputs.now)
 
 
@@ -193,15 +222,19 @@ def _load(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
 def _not_ready_in_time(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
     revision = inputs.world.revision(candidate.revision)
     finding = find_failure(
-        revision.pods, loading=True, allowed_out_of_memory=1_000_000, now=inputs.now
+        revision.pods,
+        loading=True,
+        allowed_out_of_memory=_allowed_out_of_memory(inputs),
+        since=parse_time(candidate.stage_started_time),
     )
+    unplaced = finding is not None and finding.reason is Reason.UNSCHEDULABLE
+    if unplaced or revision.create_error:
+        if status.stable is None:
+            # The first revision waits for room as long as it takes: nothing else could serve.
+            return status
+        why = finding.message if finding is not None else revision.create_error
+        return inconclusive(status, inputs.spec, Reason.UNSCHEDULABLE, why, inputs.now)
     limit = inputs.spec.strategy.deadlines.load_seconds
-    if finding is not None and finding.reason is Reason.UNSCHEDULABLE:
-        return inconclusive(status, inputs.spec, finding.reason, finding.message, inputs.now)
-    if revision.create_error:
-        return inconclusive(
-            status, inputs.spec, Reason.UNSCHEDULABLE, revision.create_error, inputs.now
-        )
     why = f": {finding.message}" if finding is not None else ""
     return fail(
         status,
@@ -212,15 +245,18 @@ def _not_ready_in_time(inputs: Inputs, status: Status, candidate: CandidateStatu
     )
 
 
-def _isolated(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
-    revision = inputs.world.revision(candidate.revision)
-    since = parse_time(candidate.stage_started_time)
-    alive = [pod for pod in revision.pods if not pod.terminating and not pod.evicted]
-    replaced = all(pod.created > since for pod in alive)
-    if not revision.ready_pods and replaced:
-        # Its node ended the pod, or there is a new one: nothing that the model did.
-        return _reload(inputs, status, criteria=candidate.criteria)
-    return measure(inputs, status, candidate)
+def _isolated(inputs: Inputs, status: Status) -> Status:
+    failed = inputs.world.probe.failed
+    if failed:
+        return inconclusive(
+            status,
+            inputs.spec,
+            Reason.PROBE_FAILED,
+            f"the probe ended without driving the load ({failed}); "
+            "the candidate is not to blame: see the log of the Job's pods",
+            inputs.now,
+        )
+    return measure(inputs, status)
 
 
 def _promote(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
@@ -247,6 +283,15 @@ def _switch(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Statu
             Reason.PROMOTED,
             f"revision {candidate.revision} passed all enforced gates and serves users with the "
             "pods that were tested",
+            inputs.now,
+        )
+    if elapsed >= SWITCH_PATIENCE_SECONDS:
+        return begin_rollback(
+            status,
+            AttemptOutcome.ROLLED_BACK,
+            Reason.SWITCH_DEADLINE,
+            f"the tested pods were not all behind the Service within "
+            f"{SWITCH_PATIENCE_SECONDS:.0f} s; users are back on the previous ones",
             inputs.now,
         )
     return status

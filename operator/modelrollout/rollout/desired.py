@@ -41,6 +41,8 @@ class ProbeRun:
     suite: str
     requests_per_minute: int
     requests: int
+    deadline_seconds: int
+    """How long the stage may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def desired_world(spec: Spec, status: Status) -> Desired:
             Server(
                 candidate.revision,
                 _candidate_replicas(spec, candidate),
-                content=RevisionContent.of(spec),
+                # From here on the tested pods are to become the promoted ones, as they are.
+                content=None if _is_promoting(candidate) else RevisionContent.of(spec),
                 latency_edges=tuple(latency_edges(spec.gates)),
             )
         )
@@ -77,8 +80,11 @@ def desired_world(spec: Spec, status: Status) -> Desired:
 
 
 def _candidate_replicas(spec: Spec, candidate: CandidateStatus) -> int:
-    promoting = candidate.stage in {StageKind.PROMOTE, StageKind.SWITCH}
-    return spec.replicas if promoting else 1
+    return spec.replicas if _is_promoting(candidate) else 1
+
+
+def _is_promoting(candidate: CandidateStatus) -> bool:
+    return candidate.stage in {StageKind.PROMOTE, StageKind.SWITCH}
 
 
 def _serving_revision(status: Status) -> str | None:
@@ -100,4 +106,5 @@ def _probe(spec: Spec, status: Status) -> ProbeRun | None:
         suite=stage.probe.suite,
         requests_per_minute=stage.probe.requests_per_minute,
         requests=spec.analysis.warmup_requests + spec.analysis.max_requests,
+        deadline_seconds=spec.strategy.deadlines.analysis_seconds,
     )

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from imagegen.contract import StartupFailureCode
-
 from modelrollout.api.conditions import Reason
 from modelrollout.rollout.world import Pod
 
@@ -28,6 +27,8 @@ IMAGE_PULL_GRACE = timedelta(seconds=30)
 
 READINESS_GRACE = timedelta(seconds=15)
 """How long a candidate under measurement may be unready before that counts against it."""
+
+_AT_ONCE = timedelta()
 
 CRASH_LOOP_RESTARTS = 2
 """Restarts while loading that make a crash loop; one may be bad luck, such as a lost volume."""
@@ -54,8 +55,9 @@ class Finding:
 
     reason: Reason
     message: str
-    decides: bool
-    """Whether the candidate is out at once; else this only explains why it is not ready."""
+    grace: timedelta | None
+    """How long it must last before it counts against the candidate: zero for what decides at once,
+    ``None`` for what only explains why the candidate is not ready."""
 
 
 def container_out_of_memory_count(pods: Sequence[Pod]) -> int:
@@ -72,7 +74,7 @@ def container_out_of_memory_count(pods: Sequence[Pod]) -> int:
 
 
 def find_failure(
-    pods: Sequence[Pod], *, loading: bool, allowed_out_of_memory: int, now: datetime
+    pods: Sequence[Pod], *, loading: bool, allowed_out_of_memory: int, since: datetime
 ) -> Finding | None:
     """Return the first finding over a candidate's pods, the worst kind first.
 
@@ -84,16 +86,16 @@ def find_failure(
         Whether the candidate has not been ready yet in this stage.
     allowed_out_of_memory
         Container kills that the spec's outOfMemory gate tolerates.
-    now
-        The time of observation.
+    since
+        When the stage began; a crash before it was dealt with by the stage before.
     """
     checks: tuple[Callable[[Pod], Finding | None], ...] = (
         lambda pod: _out_of_memory(pod, allowed_out_of_memory),
         _declared_failure,
-        lambda pod: _crashed(pod, loading=loading),
-        lambda pod: _image_pull(pod, now),
-        lambda pod: _container_config(pod, now),
-        lambda pod: None if loading else _readiness_lost(pod, now),
+        lambda pod: _crash_loop(pod) if loading else _crashed(pod, since),
+        _image_pull,
+        _container_config,
+        lambda pod: None if loading else _readiness_lost(pod, since),
         _unschedulable,
     )
     # A pod on its way out was ended by us or by its node: what it does last is no evidence.
@@ -114,7 +116,7 @@ def _out_of_memory(pod: Pod, allowed: int) -> Finding | None:
         Reason.CONTAINER_OUT_OF_MEMORY,
         f"the kernel killed the container of pod {pod.name} for exceeding its memory limit "
         f"(OOMKilled, {kills} time{'s' if kills > 1 else ''}; {allowed} allowed)",
-        decides=True,
+        grace=_AT_ONCE,
     )
 
 
@@ -126,56 +128,67 @@ def _declared_failure(pod: Pod) -> Finding | None:
     for code, reason in _DECLARED.items():
         if end.message.startswith(code):
             detail = end.message.removeprefix(code).lstrip(": ").strip()
-            return Finding(reason, f"pod {pod.name}: {detail}", decides=True)
+            return Finding(reason, f"pod {pod.name}: {detail}", grace=_AT_ONCE)
     return None
 
 
-def _crashed(pod: Pod, *, loading: bool) -> Finding | None:
-    tolerated = CRASH_LOOP_RESTARTS - 1 if loading else 0
-    looping = pod.waiting_reason == "CrashLoopBackOff" and pod.restarts > tolerated
-    if pod.last_termination is None or not (looping or pod.restarts > tolerated):
+def _crash_loop(pod: Pod) -> Finding | None:
+    if pod.restarts < CRASH_LOOP_RESTARTS:
         return None
+    return _crash(pod)
+
+
+def _crashed(pod: Pod, since: datetime) -> Finding | None:
+    """Find a crash under trial, where one is enough."""
     end = pod.last_termination
-    if end.reason == "OOMKilled":
-        # Counted by its own finding, and here within what the spec tolerates.
+    if end is None or end.finished is None or end.finished < since:
+        return None
+    return _crash(pod)
+
+
+def _crash(pod: Pod) -> Finding | None:
+    end = pod.last_termination
+    if end is None or end.reason == "OOMKilled":
+        # A kill for memory is counted by its own finding, and here within what the spec tolerates.
         return None
     return Finding(
         Reason.CRASH_LOOP,
         f"the container of pod {pod.name} ended with exit code {end.exit_code} ({end.reason}) and "
         f"was restarted {pod.restarts} time{'s' if pod.restarts != 1 else ''}"
         + (f": {end.message.strip()[:300]}" if end.message else ""),
-        decides=True,
+        grace=_AT_ONCE,
     )
 
 
-def _image_pull(pod: Pod, now: datetime) -> Finding | None:
+def _image_pull(pod: Pod) -> Finding | None:
     if pod.waiting_reason not in _IMAGE_REASONS:
         return None
     return Finding(
         Reason.IMAGE_PULL,
         f"pod {pod.name} cannot get its image ({pod.waiting_reason}): {pod.waiting_message}",
-        decides=now - pod.created >= IMAGE_PULL_GRACE,
+        grace=IMAGE_PULL_GRACE,
     )
 
 
-def _container_config(pod: Pod, now: datetime) -> Finding | None:
+def _container_config(pod: Pod) -> Finding | None:
     if pod.waiting_reason not in _CONFIG_REASONS:
         return None
     return Finding(
         Reason.CONTAINER_CONFIG,
         f"pod {pod.name} cannot start ({pod.waiting_reason}): {pod.waiting_message}",
-        decides=now - pod.created >= IMAGE_PULL_GRACE,
+        grace=IMAGE_PULL_GRACE,
     )
 
 
-def _readiness_lost(pod: Pod, now: datetime) -> Finding | None:
-    if pod.ready or pod.ready_changed is None:
+def _readiness_lost(pod: Pod, since: datetime) -> Finding | None:
+    # A pod that began later is still being loaded; one whose containers are ready is on a node that
+    # is not heard of, which is not the model's doing.
+    if pod.ready or pod.containers_ready or pod.created > since:
         return None
-    lost = now - pod.ready_changed
     return Finding(
         Reason.READINESS_LOST,
-        f"pod {pod.name} has not been ready for {lost.total_seconds():.0f} s while under trial",
-        decides=lost >= READINESS_GRACE,
+        f"pod {pod.name} was ready and is not any more, while under trial",
+        grace=READINESS_GRACE,
     )
 
 
@@ -185,5 +198,5 @@ def _unschedulable(pod: Pod) -> Finding | None:
     return Finding(
         Reason.UNSCHEDULABLE,
         f"pod {pod.name} waits for a node; the scheduler says: {pod.unschedulable}",
-        decides=False,
+        grace=None,
     )

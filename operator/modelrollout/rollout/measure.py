@@ -13,7 +13,7 @@ from modelrollout.api.conditions import (
     with_condition,
 )
 from modelrollout.api.status import CandidateStatus, ConditionStatus, StageKind, Status
-from modelrollout.gates.evidence import Evidence, Incomparable, Snapshot, Totals
+from modelrollout.gates.evidence import Evidence, Incomparable, ProbeTotals, Snapshot, Totals
 from modelrollout.gates.judge import Assessment, evaluate
 from modelrollout.gates.verdict import Verdict
 from modelrollout.rollout.failures import container_out_of_memory_count
@@ -23,12 +23,13 @@ from modelrollout.rollout.transitions import enter, fail, inconclusive
 __all__ = ["measure"]
 
 
-def measure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+def measure(inputs: Inputs, status: Status) -> Status:
     """Return the status after one look at the evidence.
 
     Without Prometheus nothing is decided, and the deadline stands still until it answers again.
     """
-    if inputs.metrics is None:
+    candidate = status.candidate
+    if inputs.metrics is None or candidate is None:
         return status
     if isinstance(inputs.metrics, MetricsFailure):
         return _metrics_condition(inputs, status, inputs.metrics)
@@ -37,8 +38,9 @@ def measure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Statu
     if snapshot.time < parse_time(candidate.stage_started_time):
         return status
     latest = _candidate_totals(inputs, candidate, snapshot)
-    status = _with_baseline(inputs, status, latest)
-    assessment = _assess(inputs, status, snapshot, latest)
+    probe = _probe_totals(inputs, snapshot)
+    status = _with_baseline(inputs, status, latest, probe)
+    assessment = _assess(inputs, status, snapshot, latest, probe)
     status = _with_assessment(inputs, status, assessment)
     return _decide(inputs, status, assessment)
 
@@ -53,10 +55,23 @@ def _candidate_totals(
     return None
 
 
-def _with_baseline(inputs: Inputs, status: Status, latest: Totals | None) -> Status:
-    """Take the counters from which evidence is counted: once at first, again after warm-up."""
+def _probe_totals(inputs: Inputs, snapshot: Snapshot) -> ProbeTotals | None:
+    for pod in inputs.world.probe.pods:
+        totals = snapshot.probes.get((inputs.namespace, pod.name))
+        if totals is not None and not pod.terminating:
+            return totals
+    return None
+
+
+def _with_baseline(
+    inputs: Inputs, status: Status, latest: Totals | None, probe: ProbeTotals | None
+) -> Status:
+    """Take the counters from which evidence is counted: when load begins, and after warm-up.
+
+    What the probe asks before, one request at a time, is not what a candidate is like under load.
+    """
     candidate = status.candidate
-    if candidate is None or latest is None:
+    if candidate is None or latest is None or probe is None or not probe.loading:
         return status
     warmup = inputs.spec.analysis.warmup_requests
     try:
@@ -83,7 +98,11 @@ def _served_since(candidate: CandidateStatus, latest: Totals) -> int:
 
 
 def _assess(
-    inputs: Inputs, status: Status, snapshot: Snapshot, latest: Totals | None
+    inputs: Inputs,
+    status: Status,
+    snapshot: Snapshot,
+    latest: Totals | None,
+    probe: ProbeTotals | None,
 ) -> Assessment:
     candidate = status.candidate
     if candidate is None:
@@ -97,7 +116,7 @@ def _assess(
         Evidence(
             baseline=baseline,
             latest=latest,
-            probe=snapshot.probes.get((inputs.namespace, inputs.name, candidate.revision)),
+            probe=probe,
             container_out_of_memory=container_out_of_memory_count(
                 inputs.world.revision(candidate.revision).pods
             ),

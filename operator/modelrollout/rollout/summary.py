@@ -6,7 +6,13 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from modelrollout.api.conditions import ConditionType, Reason, condition, with_condition
+from modelrollout.api.conditions import (
+    ConditionType,
+    Reason,
+    condition,
+    parse_time,
+    with_condition,
+)
 from modelrollout.api.status import (
     Attempt,
     AttemptOutcome,
@@ -28,12 +34,13 @@ ROLLBACK_PATIENCE = timedelta(seconds=60)
 
 
 def stable_serves(world: World, revision: str) -> bool:
-    """Return whether users reach ready pods of the stable revision, and no others."""
+    """Return whether users reach ready pods of the stable revision, and no other revision's."""
+    known = {pod.name for pod in world.revision(revision).pods}
     ready = {pod.name for pod in world.revision(revision).ready_pods}
     return (
         world.serving_revision == revision
-        and bool(world.serving_pods)
-        and world.serving_pods <= ready
+        and bool(world.serving_pods & ready)
+        and world.serving_pods <= known
     )
 
 
@@ -122,7 +129,7 @@ def _in_progress(inputs: Inputs, candidate: CandidateStatus) -> Condition:
                 inputs.world.revision(revision).pods,
                 loading=True,
                 allowed_out_of_memory=0,
-                now=inputs.now,
+                since=parse_time(candidate.stage_started_time),
             )
             if finding is not None:
                 return condition(kind, status=None, reason=finding.reason, message=finding.message)
@@ -131,6 +138,9 @@ def _in_progress(inputs: Inputs, candidate: CandidateStatus) -> Condition:
             return condition(kind, status=None, reason=Reason.LOADING, message=text)
         case StageKind.ISOLATED:
             text = f"revision {revision} is measured in stage '{candidate.stage_name}'"
+            waiting = _probe_waits(inputs.world)
+            if waiting:
+                text = f"{text}; {waiting}"
             return condition(kind, status=None, reason=Reason.MEASURING, message=text)
         case StageKind.PROMOTE | StageKind.SWITCH:
             text = f"revision {revision} passed and takes over from stable"
@@ -141,6 +151,16 @@ def _in_progress(inputs: Inputs, candidate: CandidateStatus) -> Condition:
         case StageKind.ROLLBACK:
             text = f"{candidate.reason}: {candidate.message}"
             return condition(kind, status=False, reason=Reason.ROLLING_BACK, message=text)
+
+
+def _probe_waits(world: World) -> str:
+    """Say why there is no load, in the scheduler's or the kubelet's words."""
+    for pod in world.probe.pods:
+        if pod.unschedulable:
+            return f"the probe waits for a node: {pod.unschedulable}"
+        if pod.waiting_reason and pod.waiting_message:
+            return f"the probe cannot start ({pod.waiting_reason}): {pod.waiting_message}"
+    return ""
 
 
 def _metrics(status: Status) -> Condition:

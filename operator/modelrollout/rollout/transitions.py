@@ -20,6 +20,7 @@ from modelrollout.api.status import (
     StablePointer,
     StageKind,
     Status,
+    Trouble,
 )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "finish_rollback",
     "inconclusive",
     "start_attempt",
+    "with_trouble",
 ]
 
 
@@ -77,10 +79,25 @@ def enter(
         "deadline_time": deadline,
         "baseline": None,
         "warmed_up": False,
+        "trouble": None,
     }
     if stage is StageKind.PROMOTE:
         changes["decided_time"] = format_precise_time(now)
     return status.model_copy(update={"candidate": candidate.model_copy(update=changes)})
+
+
+def with_trouble(status: Status, reason: Reason | None, now: datetime) -> Status:
+    """Return the status with what the candidate's pods suffer from, and since when."""
+    candidate = _candidate(status)
+    if reason is None:
+        trouble = None
+    elif candidate.trouble is not None and candidate.trouble.reason == reason:
+        trouble = candidate.trouble
+    else:
+        trouble = Trouble(reason=reason.value, since=format_precise_time(now))
+    return status.model_copy(
+        update={"candidate": candidate.model_copy(update={"trouble": trouble})}
+    )
 
 
 def fail(status: Status, spec: Spec, reason: Reason, message: str, now: datetime) -> Status:
@@ -152,6 +169,7 @@ def _decided(
             "stage_started_time": format_time(now),
             "deadline_time": None,
             "baseline": None,
+            "trouble": None,
             "reason": reason.value,
             "message": message[:1024],
             "decided_time": format_precise_time(now),

@@ -16,18 +16,20 @@ class Termination:
     reason: str
     exit_code: int
     message: str = ""
+    finished: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A server pod."""
+    """A server pod, or a probe's."""
 
     name: str
     uid: str
     created: datetime
     ready: bool = False
-    ready_changed: datetime | None = None
-    """When readiness last changed; ``None`` when the kubelet has not reported it."""
+    containers_ready: bool = False
+    """What the kubelet says of the containers. A pod that is not ready although its containers are
+    is on a node that is not heard of."""
 
     terminating: bool = False
     evicted: str = ""
@@ -59,6 +61,15 @@ class RevisionState:
         return tuple(pod for pod in self.pods if pod.ready and not pod.terminating)
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeState:
+    """What exists of the probe."""
+
+    pods: tuple[Pod, ...] = ()
+    failed: str = ""
+    """Why its Job gave up, else empty."""
+
+
 _NOTHING = RevisionState(replicas=None)
 
 
@@ -72,6 +83,8 @@ class World:
 
     serving_pods: frozenset[str] = frozenset()
     """Names of the ready pods behind the stable Service, as its EndpointSlices say."""
+
+    probe: ProbeState = field(default_factory=ProbeState)
 
     name_taken: str = ""
     """The Service of somebody else that has the name this rollout needs, else empty."""

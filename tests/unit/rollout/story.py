@@ -14,9 +14,11 @@ from modelrollout.gates.evidence import ProbeTotals, Snapshot, Totals
 from modelrollout.rollout.advance import advance
 from modelrollout.rollout.desired import Desired, desired_world
 from modelrollout.rollout.inputs import Catalogue, Commands, Inputs, MetricsFailure
-from modelrollout.rollout.world import Pod, RevisionState, World
+from modelrollout.rollout.world import Pod, ProbeState, RevisionState, World
 
 START = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+
+PROBE = Pod(name="images-probe", uid="probe", created=START, ready=True)
 
 LATENCY_GATE = {"name": "latency", "latency": {"percentile": 90, "maxMilliseconds": 500}}
 MEMORY_GATE = {"name": "oom", "outOfMemory": {"maxCount": 0}}
@@ -62,6 +64,8 @@ class Story:
         self.serving_pods: frozenset[str] = frozenset()
         self.metrics: Snapshot | MetricsFailure | None = None
         self.commands = Commands()
+        self.loading = True
+        self.probe_failed = ""
         self.name_taken = ""
 
     @property
@@ -120,6 +124,7 @@ class Story:
             },
             serving_revision=self.serving_revision,
             serving_pods=self.serving_pods,
+            probe=ProbeState(pods=(PROBE,), failed=self.probe_failed),
             name_taken=self.name_taken,
         )
 
@@ -145,7 +150,7 @@ class Story:
             uid=f"uid-{revision}-{index}",
             created=self.now,
             ready=True,
-            ready_changed=self.now,
+            containers_ready=True,
         )
 
     def change_pod(self, revision: str, **changes: Any) -> None:
@@ -171,7 +176,7 @@ class Story:
         self.metrics = Snapshot(
             time=self.now,
             servers={("team", pod.name): totals},
-            probes={("team", "images", self.candidate.revision): ProbeTotals(8, 0.0)},
+            probes={("team", PROBE.name): ProbeTotals(8, 0.0, self.loading)},
         )
 
     def bootstrap(self) -> str:

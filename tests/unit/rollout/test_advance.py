@@ -7,9 +7,9 @@ from modelrollout.api.status import AttemptOutcome
 from modelrollout.gates.evidence import Snapshot
 from modelrollout.rollout.inputs import Commands, MetricsFailure
 from modelrollout.rollout.world import Termination
-from tests.unit.rollout.story import LATENCY_GATE, MEMORY_GATE, Story
+from tests.unit.rollout.story import LATENCY_GATE, MEMORY_GATE, START, Story
 
-OOM_KILLED = Termination("OOMKilled", 137)
+OOM_KILLED = Termination("OOMKilled", 137, finished=START + timedelta(days=1))
 
 
 def warm_up(story: Story) -> None:
@@ -292,7 +292,7 @@ def test_without_a_node_the_candidate_is_not_called_bad() -> None:
     story.cluster_follows()
     candidate = story.revision
     words = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
-    story.change_pod(candidate, ready=False, ready_changed=None, unschedulable=words)
+    story.change_pod(candidate, ready=False, containers_ready=False, unschedulable=words)
     story.look()
     assert story.condition("Promoted").reason == "Unschedulable"
     assert words in story.condition("Promoted").message
@@ -387,7 +387,7 @@ def test_gates_that_pass_do_not_promote_before_the_minimum_of_requests() -> None
 def test_a_gate_that_can_never_pass_is_refused_before_a_gpu_is_spent() -> None:
     story = Story()
     story.bootstrap()
-    strict = {"name": "errors", "errors": {"maxPercent": "1"}}
+    strict: dict[str, object] = {"name": "errors", "errors": {"maxPercent": "1"}}
     story.declare(steps=20, gates=[strict])
     story.look()
     accepted = story.condition("Accepted")
@@ -444,3 +444,134 @@ def test_a_service_of_somebody_else_is_not_taken_over() -> None:
     story.name_taken = ""
     story.look()
     assert story.stage == "Load"
+
+
+def bring_to(story: Story, stage: str) -> str:
+    candidate = story.try_another()
+    warm_up(story)
+    story.measured(105)
+    story.look()
+    if stage == "Switch":
+        story.look()
+        story.cluster_follows()
+    assert story.stage == stage
+    return candidate
+
+
+@pytest.mark.parametrize("stage", ["Promote", "Switch"])
+def test_from_promotion_on_the_template_of_the_tested_pods_is_frozen(stage: str) -> None:
+    story = Story()
+    story.bootstrap()
+    candidate = bring_to(story, stage)
+    server = next(item for item in story.desired.servers if item.revision == candidate)
+    assert server.content is None
+
+
+def test_other_criteria_before_the_switch_send_the_candidate_back_to_be_measured() -> None:
+    story = Story()
+    story.bootstrap()
+    bring_to(story, "Promote")
+    stricter = {"name": "latency", "latency": {"percentile": 90, "maxMilliseconds": 100}}
+    story.declare(steps=20, gates=[stricter, MEMORY_GATE])
+    story.look()
+    assert story.stage == "Load"
+
+
+def test_a_tested_pod_that_is_lost_before_the_switch_is_tested_again() -> None:
+    story = Story()
+    story.bootstrap()
+    candidate = bring_to(story, "Promote")
+    story.later(1)
+    story.pods[candidate] = [story.pod(candidate, index=9)]
+    story.look()
+    assert story.stage == "Load"
+
+
+def test_a_switch_that_does_not_come_about_is_taken_back() -> None:
+    story = Story()
+    stable = story.bootstrap()
+    candidate = bring_to(story, "Switch")
+    story.pods[candidate] = []
+    story.serving_pods = frozenset()
+    story.later(31)
+    story.look()
+    assert story.stage == "Rollback"
+    assert story.candidate.reason == "SwitchDeadlineExceeded"
+    assert story.desired.serving_revision == stable
+
+
+def test_a_probe_that_gave_up_is_no_fault_of_the_candidate() -> None:
+    story = Story()
+    story.bootstrap()
+    story.try_another()
+    story.probe_failed = "BackoffLimitExceeded: no suite named 'typo'"
+    story.look()
+    assert story.stage == "Held"
+    assert story.candidate.reason == "ProbeFailed"
+    assert "typo" in story.candidate.message
+
+
+def test_evidence_begins_with_the_load() -> None:
+    story = Story()
+    story.bootstrap()
+    story.try_another()
+    story.loading = False
+    story.measured(24)
+    story.look()
+    assert story.candidate.baseline is None
+    story.loading = True
+    story.later(2)
+    story.measured(24)
+    story.look()
+    story.later(2)
+    story.measured(60)
+    story.look()
+    assert story.candidate.warmed_up
+    assert story.candidate.requests == "0/200"
+
+
+def test_an_image_that_fails_to_arrive_counts_only_after_a_while() -> None:
+    story = Story()
+    story.bootstrap()
+    story.declare(steps=20)
+    story.look()
+    story.cluster_follows()
+    story.later(600)
+    story.change_pod(story.revision, ready=False, waiting_reason="ErrImagePull")
+    story.look()
+    assert story.stage == "Load"
+    assert story.condition("Promoted").reason == "ImagePull"
+    story.later(29)
+    story.change_pod(story.revision, waiting_reason="ImagePullBackOff")
+    story.look()
+    assert story.stage == "Load"
+    story.later(1)
+    story.look()
+    assert story.candidate.reason == "ImagePull"
+
+
+def test_a_held_candidate_can_be_retried() -> None:
+    story = Story()
+    story.bootstrap()
+    candidate = story.try_another()
+    story.probe_failed = "BackoffLimitExceeded"
+    story.look()
+    assert story.stage == "Held"
+    story.probe_failed = ""
+    story.commands = Commands(retry=candidate)
+    story.look()
+    assert story.stage == "Load"
+
+
+def test_the_first_revision_waits_for_a_node_as_long_as_it_takes() -> None:
+    story = Story(strategy={"deadlines": {"loadSeconds": 60}})
+    story.look()
+    story.cluster_follows()
+    waiting = {"ready": False, "containers_ready": False, "unschedulable": "0/1 nodes"}
+    story.change_pod(story.revision, **waiting)
+    story.later(3600)
+    story.look()
+    assert story.stage == "Load"
+    story.change_pod(story.revision, ready=True, containers_ready=True, unschedulable="")
+    story.look()
+    assert story.status.stable is not None

@@ -11,52 +11,74 @@ from modelrollout.rollout.failures import container_out_of_memory_count, find_fa
 from modelrollout.rollout.world import Pod, Termination
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
-HEALTHY = Pod(name="p", uid="u", created=NOW - timedelta(minutes=5), ready=True, ready_changed=NOW)
-LOADING = replace(HEALTHY, ready=False, ready_changed=None, created=NOW - timedelta(seconds=5))
+STAGE = NOW - timedelta(minutes=1)
+HEALTHY = Pod(
+    name="p", uid="u", created=NOW - timedelta(minutes=5), ready=True, containers_ready=True
+)
+LOADING = replace(HEALTHY, ready=False, containers_ready=False, created=NOW - timedelta(seconds=5))
 
 
-def find(pod: Pod, *, loading: bool = True, allowed: int = 0) -> tuple[str, bool] | None:
-    finding = find_failure([pod], loading=loading, allowed_out_of_memory=allowed, now=NOW)
-    return None if finding is None else (finding.reason.value, finding.decides)
+def find(pod: Pod, *, loading: bool = True, allowed: int = 0) -> tuple[str, float | None] | None:
+    finding = find_failure([pod], loading=loading, allowed_out_of_memory=allowed, since=STAGE)
+    if finding is None:
+        return None
+    return finding.reason.value, None if finding.grace is None else finding.grace.total_seconds()
 
 
 def ended(reason: str, code: int, message: str = "", restarts: int = 0) -> Pod:
-    return replace(LOADING, restarts=restarts, last_termination=Termination(reason, code, message))
+    return replace(
+        LOADING, restarts=restarts, last_termination=Termination(reason, code, message, NOW)
+    )
 
 
 @pytest.mark.parametrize(
     ("pod", "expected"),
     [
-        (ended("OOMKilled", 137), ("ContainerOutOfMemory", True)),
-        (ended("Error", 3, "ModelInvalid: no model_index.json"), ("ModelInvalid", True)),
-        (ended("Error", 3, "CudaOOM: warm-up"), ("GpuOutOfMemory", True)),
-        (ended("Error", 3, "HostOOM: warm-up"), ("ContainerOutOfMemory", True)),
-        (ended("Error", 3, "WarmupFailed: flat image"), ("WarmupFailed", True)),
+        (ended("OOMKilled", 137), ("ContainerOutOfMemory", 0)),
+        (ended("Error", 3, "ModelInvalid: no model_index.json"), ("ModelInvalid", 0)),
+        (ended("Error", 3, "CudaOOM: warm-up"), ("GpuOutOfMemory", 0)),
+        (ended("Error", 3, "HostOOM: warm-up"), ("ContainerOutOfMemory", 0)),
+        (ended("Error", 3, "WarmupFailed: flat image"), ("WarmupFailed", 0)),
         (ended("Error", 1, restarts=1), None),
-        (ended("Error", 1, "boom", restarts=2), ("CrashLoop", True)),
-        (replace(LOADING, waiting_reason="ErrImagePull"), ("ImagePull", False)),
+        (ended("Error", 1, "boom", restarts=2), ("CrashLoop", 0)),
+        (replace(LOADING, waiting_reason="ErrImagePull"), ("ImagePull", 30)),
         (
-            replace(HEALTHY, ready=False, ready_changed=None, waiting_reason="ImagePullBackOff"),
-            ("ImagePull", True),
+            replace(
+                HEALTHY, ready=False, containers_ready=False, waiting_reason="ImagePullBackOff"
+            ),
+            ("ImagePull", 30),
         ),
-        (replace(LOADING, waiting_reason="CreateContainerConfigError"), ("ContainerConfig", False)),
-        (replace(LOADING, unschedulable="0/1 nodes"), ("Unschedulable", False)),
+        (replace(LOADING, waiting_reason="CreateContainerConfigError"), ("ContainerConfig", 30)),
+        (replace(LOADING, unschedulable="0/1 nodes"), ("Unschedulable", None)),
         (LOADING, None),
     ],
 )
-def test_a_loading_candidate(pod: Pod, expected: tuple[str, bool] | None) -> None:
+def test_a_loading_candidate(pod: Pod, expected: tuple[str, float | None] | None) -> None:
     assert find(pod) == expected
 
 
 def test_under_trial_one_crash_is_enough() -> None:
-    assert find(ended("Error", 1, restarts=1), loading=False) == ("CrashLoop", True)
+    assert find(ended("Error", 1, restarts=1), loading=False) == ("CrashLoop", 0)
+
+
+def test_a_crash_before_the_stage_was_dealt_with_before() -> None:
+    end = Termination("Error", 1, "", STAGE - timedelta(seconds=1))
+    recovered = replace(HEALTHY, restarts=1, last_termination=end)
+    assert find(recovered, loading=False) is None
 
 
 def test_readiness_may_be_lost_for_a_moment_only() -> None:
-    unready = replace(HEALTHY, ready=False)
-    assert find(unready, loading=False) == ("ReadinessLost", False)
-    long = replace(unready, ready_changed=NOW - timedelta(seconds=15))
-    assert find(long, loading=False) == ("ReadinessLost", True)
+    unready = replace(HEALTHY, ready=False, containers_ready=False)
+    assert find(unready, loading=False) == ("ReadinessLost", 15)
+
+
+def test_a_pod_on_a_node_that_is_not_heard_of_is_not_blamed() -> None:
+    assert find(replace(HEALTHY, ready=False), loading=False) is None
+
+
+def test_a_pod_that_began_later_is_still_being_loaded() -> None:
+    later = replace(HEALTHY, ready=False, containers_ready=False, created=NOW)
+    assert find(later, loading=False) is None
 
 
 @pytest.mark.parametrize("change", [{"terminating": True}, {"evicted": "Evicted"}])
@@ -69,12 +91,12 @@ def test_kills_are_counted_up_to_what_the_gate_allows() -> None:
     twice = ended("OOMKilled", 137, restarts=2)
     assert container_out_of_memory_count([twice]) == 2
     assert find(twice, loading=False, allowed=2) is None
-    assert find(twice, loading=False, allowed=1) == ("ContainerOutOfMemory", True)
+    assert find(twice, loading=False, allowed=1) == ("ContainerOutOfMemory", 0)
 
 
 def test_the_worst_finding_over_all_pods_comes_first() -> None:
     waiting = replace(LOADING, name="a", unschedulable="0/1 nodes")
     killed = replace(ended("OOMKilled", 137), name="b")
-    finding = find_failure([waiting, killed], loading=True, allowed_out_of_memory=0, now=NOW)
+    finding = find_failure([waiting, killed], loading=True, allowed_out_of_memory=0, since=STAGE)
     assert finding is not None
     assert finding.reason.value == "ContainerOutOfMemory"
