@@ -1,4 +1,4 @@
-"""Latency: a share of the served requests must be answered within a time."""
+"""Latency: a share of the requests must be answered within a time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ __all__ = ["judge"]
 
 
 def judge(gate: LatencyGate, look: Look) -> Finding:
-    """Judge the requests slower than the limit.
+    """Judge the requests that were not answered in time.
 
     "The 95th percentile is at most 1700 ms" says "at most 5 % of requests take longer", which two
-    counts show exactly when the limit is an edge of the server's histogram. It counts requests
-    that were served; those that failed belong to a gate on errors.
+    counts show exactly when the limit is an edge of the server's histogram. A request that failed
+    by the server's fault was not answered in time either, however soon it failed: a server that
+    gives up on what it cannot do quickly is not a fast one.
     """
     limit = f"p{gate.percentile} <= {gate.max_milliseconds} ms"
     measured = look.measured
@@ -42,13 +43,14 @@ def judge(gate: LatencyGate, look: Look) -> Finding:
             limit,
         )
     words = ShareWords(
-        bad=f"slower than {gate.max_milliseconds} ms",
-        each="is slow",
+        bad=f"slower than {gate.max_milliseconds} ms{' or failed' if measured.failed else ''}",
+        each="is slow or fails" if measured.failed else "is slow",
         limit=f"{100 - gate.percentile} %",
         gate_limit=limit,
     )
-    slow = measured.timed - within
-    return judge_share(slow, measured.timed, (100 - gate.percentile) / 100, words, look)
+    requests = measured.timed + measured.failed
+    share = (100 - gate.percentile) / 100
+    return judge_share(requests - within, requests, share, words, look)
 
 
 def _nearest(limit: int, edges: Iterable[int]) -> str:

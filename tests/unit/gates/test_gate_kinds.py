@@ -75,6 +75,24 @@ def test_latency_refuses_more_fast_requests_than_requests() -> None:
     assert found(LATENCY, evidence(latest)).verdict is Verdict.INVALID
 
 
+def test_a_request_that_failed_was_not_answered_in_time() -> None:
+    # Given six slow answers and six failures
+    result = found(LATENCY, evidence(counters(90, slow=6, failed=6)))
+    assert result.message.startswith("12 of 96 slower than 1700 ms or failed, limit 5 %: ")
+    assert (result.n, result.estimate) == (96, "12.5 %")
+    # And when one failure is all there is to it
+    result = found(LATENCY, evidence(counters(95, failed=1)))
+    assert result.message == (
+        "1 of 96 slower than 1700 ms or failed, limit 5 %: "
+        "passes at 130 requests if none of the next 34 is slow or fails"
+    )
+
+
+def test_failures_do_not_hide_behind_the_few_fast_answers() -> None:
+    assert found(LATENCY, evidence(counters(60, failed=540))).verdict is Verdict.FAIL
+    assert found(LATENCY, evidence(counters(0, failed=60))).verdict is Verdict.FAIL
+
+
 # -- errors ----------------------------------------------------------------------------------------
 def test_errors_pass_and_fail_as_a_share_of_all_requests() -> None:
     assert found(ERRORS, evidence(counters(72))).verdict is Verdict.PASS

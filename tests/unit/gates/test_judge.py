@@ -180,6 +180,35 @@ def test_worse_evidence_never_turns_fail_into_pass(
         assert before.verdict is Verdict.PASS
 
 
+@given(requests=st.integers(0, 2000), slow=st.floats(0, 1), failed=st.integers(0, 2000))
+def test_to_fail_is_as_bad_as_to_be_slow(requests: int, slow: float, failed: int) -> None:
+    k = round(requests * slow)
+    fast_failures = evidence(counters(requests, slow=k, failed=failed))
+    slow_answers = evidence(counters(requests + failed, slow=k + failed))
+    (failing,) = evaluate([LATENCY], ANALYSIS, fast_failures).results
+    (slowing,) = evaluate([LATENCY], ANALYSIS, slow_answers).results
+    assert replace(failing, message="") == replace(slowing, message="")
+
+
+@given(
+    requests=st.integers(0, 2000),
+    slow=st.floats(0, 1),
+    failed=st.integers(0, 2000),
+    more=st.integers(0, 2000),
+)
+def test_further_failures_never_improve_a_latency(
+    requests: int, slow: float, failed: int, more: int
+) -> None:
+    order = [Verdict.INVALID, Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL]
+    k = round(requests * slow)
+
+    def judged(failures: int) -> int:
+        given = evidence(counters(requests, slow=k, failed=failures))
+        return order.index(evaluate([LATENCY], ANALYSIS, given).results[0].verdict)
+
+    assert judged(failed + more) >= judged(failed)
+
+
 @given(st.permutations(ALL), st.integers(0, 400), st.floats(0, 0.3))
 def test_the_order_of_gates_changes_no_verdict(
     order: list[Gate], requests: int, slow: float
