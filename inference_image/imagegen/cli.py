@@ -70,7 +70,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--port", type=_positive, default=contract.HTTP_PORT)
     serve.add_argument("--metrics-port", type=_positive, default=contract.METRICS_PORT)
     serve.add_argument("--queue-capacity", type=_positive, default=16)
-    serve.add_argument("--request-timeout-seconds", type=_rate, default=300.0)
+    serve.add_argument(
+        "--request-timeout-seconds", type=_rate, default=contract.REQUEST_TIMEOUT_SECONDS
+    )
     serve.add_argument("--drain-seconds", type=_finite, default=20.0)
     serve.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
 
@@ -86,8 +88,16 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     probe.add_argument("--suite", default="default")
     probe.add_argument("--host", default="0.0.0.0")  # noqa: S104 - a pod listens on its address
     probe.add_argument("--metrics-port", type=_positive, default=contract.METRICS_PORT)
-    probe.add_argument("--max-in-flight", type=_positive, default=32, help="open requests per arm")
-    probe.add_argument("--timeout-seconds", type=_rate, default=60.0)
+    probe.add_argument(
+        "--max-in-flight", type=_positive, default=32, help="most open requests at the candidate"
+    )
+    probe.add_argument(
+        "--stable-max-in-flight",
+        type=_positive,
+        default=1,
+        help="most open requests at the stable server, which serves users",
+    )
+    probe.add_argument("--timeout-seconds", type=_rate, default=contract.PROBE_TIMEOUT_SECONDS)
     probe.add_argument("--ready-seconds", type=_finite, default=120.0)
     probe.add_argument("--repeat-seconds", type=_rate, default=300.0, help="per arm")
 
@@ -160,7 +170,10 @@ def _probe(arguments: argparse.Namespace) -> int:
             suite=arguments.suite,
             host=arguments.host,
             metrics_port=arguments.metrics_port,
-            max_in_flight=arguments.max_in_flight,
+            max_in_flight={
+                contract.Arm.CANDIDATE: arguments.max_in_flight,
+                contract.Arm.STABLE: arguments.stable_max_in_flight,
+            },
             timeout_seconds=arguments.timeout_seconds,
             ready_seconds=arguments.ready_seconds,
             repeat_seconds=arguments.repeat_seconds,

@@ -27,6 +27,14 @@ METRICS_PORT: Final = 9000
 LIVE_PATH: Final = "/v2/health/live"
 READY_PATH: Final = "/v2/health/ready"
 
+REQUEST_TIMEOUT_SECONDS: Final = 300.0
+"""After this long the server gives a request up, unless it is told otherwise."""
+
+PROBE_TIMEOUT_SECONDS: Final = REQUEST_TIMEOUT_SECONDS + 30.0
+"""The probe waits longer than the server does. A request that is too slow then ends as the server's
+``timeout``, which is its fault; if the probe hung up first it would be ``cancelled``, which is
+nobody's, and the slowest requests would be missing from the evidence."""
+
 # -- the server's series ---------------------------------------------------------------------------
 REQUESTS_TOTAL: Final = "imagegen_requests_total"  # outcome, code
 REQUEST_DURATION_SECONDS: Final = "imagegen_request_duration_seconds"  # size_class; histogram

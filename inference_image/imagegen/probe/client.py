@@ -19,6 +19,8 @@ Picture = NDArray[np.uint8]
 """A decoded picture: shape (height, width, 3)."""
 
 _MOST_CONNECTIONS = 256
+_CONNECT_SECONDS = 10.0
+"""A server that is there takes a connection at once, however long its answers take."""
 
 
 class ProbeClient:
@@ -34,8 +36,9 @@ class ProbeClient:
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
         limits = httpx.Limits(max_connections=_MOST_CONNECTIONS)
+        timeout = httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS))
         self._http = httpx.AsyncClient(
-            base_url=url, timeout=timeout_seconds, limits=limits, trust_env=False
+            base_url=url, timeout=timeout, limits=limits, trust_env=False
         )
 
     async def close(self) -> None:
@@ -45,9 +48,10 @@ class ProbeClient:
     async def is_ready(self) -> bool:
         """Ask whether the server takes requests."""
         try:
-            return (await self._http.get(READY_PATH)).status_code == httpx.codes.OK
+            answer = await self._http.get(READY_PATH, timeout=_CONNECT_SECONDS)
         except httpx.HTTPError:
             return False
+        return answer.status_code == httpx.codes.OK
 
     async def picture(self, prompt: str, seed: int) -> Picture | None:
         """Ask for one picture at the server's own defaults.

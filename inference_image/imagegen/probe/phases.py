@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from imagegen.contract import Arm, ProbeOutcome
 from imagegen.probe.client import Picture, ProbeClient
@@ -82,13 +82,14 @@ async def drive_load(
     clients: dict[Arm, ProbeClient],
     shots: Sequence[Shot],
     *,
-    max_in_flight: int,
+    max_in_flight: Mapping[Arm, int],
     metrics: ProbeMetrics,
 ) -> None:
     """Send requests at their scheduled moments, without waiting for answers.
 
     Durations count from the scheduled moment, so that a late probe does not flatter a server. An
-    arm with `max_in_flight` open requests misses its turn; the other arm does not.
+    arm with `max_in_flight` open requests misses its turn; the other arm does not. The limit of the
+    stable arm is low: it serves users, whom a queue of the probe's requests would keep waiting.
     """
     began = time.monotonic()
     open_requests: dict[Arm, set[asyncio.Task[None]]] = {arm: set() for arm in clients}
@@ -105,7 +106,7 @@ async def drive_load(
         for shot in shots:
             await asyncio.sleep(max(0.0, began + shot.at_seconds - time.monotonic()))
             for arm, tasks in open_requests.items():
-                if len(tasks) >= max_in_flight:
+                if len(tasks) >= max_in_flight[arm]:
                     metrics.skipped(arm)
                     continue
                 task = asyncio.create_task(send(arm, shot))

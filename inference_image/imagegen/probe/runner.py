@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class ProbeSettings:
     suite: str
     host: str
     metrics_port: int
-    max_in_flight: int
+    max_in_flight: Mapping[Arm, int]
     timeout_seconds: float
     ready_seconds: float
     repeat_seconds: float

@@ -49,7 +49,7 @@ class ServeSettings:
     port: int = contract.HTTP_PORT
     metrics_port: int = contract.METRICS_PORT
     queue_capacity: int = 16
-    request_timeout_seconds: float = 300.0
+    request_timeout_seconds: float = contract.REQUEST_TIMEOUT_SECONDS
     drain_seconds: float = 20.0
     termination_log: Path = Path(contract.TERMINATION_LOG)
 

@@ -1,21 +1,30 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
+import json
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from imagegen import contract
+from imagegen.cli import main
 from imagegen.contract import Arm
 from imagegen.engines.base import Batch, Engine, Images, StageClock
 from imagegen.engines.diffusers_engine import DiffusersEngine
+from imagegen.probe import runner
 from imagegen.probe.client import ProbeClient
 from imagegen.probe.metrics import ProbeMetrics
 from imagegen.probe.phases import drive_load
@@ -62,7 +71,7 @@ SETTINGS = ProbeSettings(
     suite="default",
     host="127.0.0.1",
     metrics_port=0,
-    max_in_flight=16,
+    max_in_flight={Arm.CANDIDATE: 16, Arm.STABLE: 16},
     timeout_seconds=20,
     ready_seconds=5,
     repeat_seconds=20,
@@ -169,7 +178,9 @@ def test_a_slow_server_does_not_slow_the_schedule_and_open_requests_are_bounded(
         async def drive() -> float:
             client = ProbeClient(server.url, timeout_seconds=2)
             began = time.monotonic()
-            await drive_load({Arm.CANDIDATE: client}, shots, max_in_flight=4, metrics=metrics)
+            await drive_load(
+                {Arm.CANDIDATE: client}, shots, max_in_flight={Arm.CANDIDATE: 4}, metrics=metrics
+            )
             await client.close()
             return time.monotonic() - began
 
@@ -180,6 +191,116 @@ def test_a_slow_server_does_not_slow_the_schedule_and_open_requests_are_bounded(
     assert seconds < PATIENCE_SECONDS / 2, "the server answers nothing before the patience ends"
     assert result.value(contract.PROBE_SKIPPED_TOTAL, arm="candidate") == 6
     assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="error") == 4
+
+
+class SlowPictures(ThreadingHTTPServer):
+    """A server that takes its time and notes how many requests it ever had at once."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(("127.0.0.1", 0), _SlowHandler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.seconds = seconds
+        self.open = self.most = 0
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        with self.lock:
+            self.open += 1
+            self.most = max(self.most, self.open)
+        time.sleep(self.seconds)
+        with self.lock:
+            self.open -= 1
+        yield
+
+
+class _SlowHandler(BaseHTTPRequestHandler):
+    server: SlowPictures
+
+    def do_GET(self) -> None:
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(picture, "PNG")
+        encoded = base64.b64encode(picture.getvalue()).decode()
+        with self.server.request():
+            self._answer(json.dumps({"data": [{"b64_json": encoded}]}).encode())
+
+    def _answer(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@contextmanager
+def slow_pictures(seconds: float) -> Iterator[SlowPictures]:
+    with SlowPictures(seconds) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_slow_stable_server_never_has_two_requests_of_the_probe_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[ProbeSettings] = []
+    monkeypatch.setattr(runner, "run_probe", asked.append)
+    with slow_pictures(0.2) as stable, slow_pictures(0.2) as candidate:
+        # Given what the command line says when nothing is said about it
+        main(["probe", "--stable", stable.url, "--candidate", candidate.url])
+        result = probe(
+            stable=stable.url,
+            candidate=candidate.url,
+            requests=10,
+            repeat_prompts=1,
+            max_in_flight=asked[0].max_in_flight,
+        )
+
+    assert stable.most == 1
+    assert candidate.most > 1
+    sent = result.value(contract.PROBE_REQUESTS_TOTAL, arm="stable", outcome="ok")
+    skipped = result.value(contract.PROBE_SKIPPED_TOTAL, arm="stable")
+    assert sent is not None
+    assert skipped is not None
+    assert skipped > 0
+    assert sent + skipped == 3 + 10
+    assert result.value(contract.PROBE_SKIPPED_TOTAL, arm="candidate") == 0
+    assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="ok") == 3 + 10
+
+
+def test_the_probe_waits_longer_than_the_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[ProbeSettings] = []
+    monkeypatch.setattr(runner, "run_probe", asked.append)
+    main(["probe", "--candidate", "http://127.0.0.1:9"])
+    assert asked[0].timeout_seconds > ServeSettings.request_timeout_seconds
+
+
+def test_load_is_told_only_when_the_repeats_are_over() -> None:
+    with slow_pictures(0) as candidate:
+        metrics = ProbeMetrics()
+        seen: list[float | None] = []
+        measured = metrics.repeated
+
+        def noting(arm: Arm, deviations: Sequence[float]) -> None:
+            measured(arm, deviations)
+            seen.append(Result(metrics).value(contract.PROBE_LOADING))
+
+        metrics.repeated = noting  # type: ignore[method-assign]
+        settings = replace(SETTINGS, candidate=candidate.url, requests=1)
+        asyncio.run(run_phases(settings, load_suite("default"), metrics))
+
+    assert seen == [0, 0]
+    assert Result(metrics).value(contract.PROBE_LOADING) == 1
 
 
 def test_the_schedule_keeps_the_rate_and_never_repeats_a_request() -> None:
