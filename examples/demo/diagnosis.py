@@ -11,7 +11,9 @@ from tests.cluster.stack import OPERATOR_NAMESPACE
 
 __all__ = ["findings"]
 
+_LOG = "the operator's log"
 _LOG_LINES = 40
+_HEALTH_CHECKS = ("GET /healthz", "kopf.activities.probe")
 _CONDITIONS = "{range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{'\\n'}{end}"
 _ATTEMPTS = (
     "{range .status.history[*]}{.attempt} {.revision} {.outcome} {.reason}: {.message}{'\\n'}{end}"
@@ -27,13 +29,14 @@ def findings(service: Service) -> list[tuple[str, str]]:
         "attempts, the latest first": (*rollout, f"jsonpath={_ATTEMPTS}"),
         "events": ("events", *where, "--for", f"modelrollout/{NAME}"),
         "pods": ("get", "pods", *where, "-o", "wide"),
-        "the operator's log": (
+        _LOG: (
             *("logs", "-n", OPERATOR_NAMESPACE, "deployment/modelrollout"),
-            f"--tail={_LOG_LINES}",
+            f"--tail={_LOG_LINES * 10}",
         ),
     }
-    found = [(heading, _said(service, *command)) for heading, command in commands.items()]
-    return [*found, ("why containers ended", _ends(service))]
+    found = {heading: _said(service, *command) for heading, command in commands.items()}
+    found[_LOG] = _without_health_checks(found[_LOG])
+    return [*found.items(), ("why containers ended", _ends(service))]
 
 
 def _said(service: Service, *arguments: str) -> str:
@@ -41,6 +44,11 @@ def _said(service: Service, *arguments: str) -> str:
         return service.cluster.kubectl(*arguments, timeout=20).rstrip() or "(nothing)"
     except ClusterError as error:
         return str(error)
+
+
+def _without_health_checks(log: str) -> str:
+    lines = [line for line in log.splitlines() if not any(word in line for word in _HEALTH_CHECKS)]
+    return "\n".join(lines[-_LOG_LINES:]) or "(nothing)"
 
 
 def _ends(service: Service) -> str:

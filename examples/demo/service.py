@@ -23,6 +23,9 @@ NAME: Final = "campaign-images"
 PATIENCE_SECONDS: Final = 420.0
 """How long an attempt may take: more than the deadlines that the examples declare for a stage."""
 
+UNSEEN_SECONDS: Final = 45.0
+"""How long the operator may take to see what was applied; it takes less than one second."""
+
 
 class Unexpected(Exception):
     """A step ended other than the story says.
@@ -157,6 +160,10 @@ class Service:
             seen = status.get("observedGeneration") == document["metadata"]["generation"]
             if seen and accepted.get("status") == "False":
                 raise Unexpected(self, f"{file.name} is not accepted: {accepted['message']}")
+            if not seen and time.monotonic() - began > UNSEEN_SECONDS:
+                raise Unexpected(
+                    self, f"the operator has not taken up {file.name} in {UNSEEN_SECONDS:.0f} s"
+                )
             if time.monotonic() - began > PATIENCE_SECONDS:
                 raise Unexpected(
                     self,
