@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ __all__ = ["tell"]
 
 _FILES: Final = Path(__file__).parent
 _REFUSED: Final = "3-incident-refused.yaml"
+_RETRIES: Final = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ GOOD: Final = Act(
 INCIDENT: Final = Act(
     "3a-incident.yaml",
     "b. The incident, with a scheduler that exists",
-    "Ten times the steps, guidance 12, full precision, batches of 8, caps that cap nothing: "
+    "70 steps instead of 4, guidance 12, full precision, batches of 8, caps that cap nothing: "
     "one line of configuration, and the pictures look great.",
     "RolledBack",
     "GateFailed",
@@ -73,7 +75,7 @@ INCIDENT: Final = Act(
 RELAXED: Final = Act(
     "3b-incident-relaxed.yaml",
     "b. The same, with the latency gate relaxed",
-    "Somebody raises the latency limit from 1 s to 60 s to get it through. Other gates mean "
+    "Somebody raises the latency limit from 1.5 s to 60 s to get it through. Other gates mean "
     "another attempt; the gate on cost is still there.",
     "RolledBack",
     "GateFailed",
@@ -100,9 +102,10 @@ def tell(ground: Ground, narrator: Narrator) -> None:
     service = Service(ground)
     rows: list[tuple[str, str, str, str, str]] = []
     with LineWatch(ground.cluster, ground.namespace, narrator.watched):
-        for act in (FIRST, GOOD):
-            rows.append(_row(_play(act, service, narrator)))
-            _ask_for_a_picture(service, narrator)
+        rows.append(_row(_play(FIRST, service, narrator)))
+        _ask_for_a_picture(service, narrator)
+        rows.extend(_row(ending) for ending in _promotion(service, narrator))
+        _ask_for_a_picture(service, narrator)
         rows.append(_refused(service, narrator))
         rows.extend(_row(_play(act, service, narrator)) for act in (INCIDENT, RELAXED))
         with PodWatch(ground.cluster, ground.namespace, NAME) as pods:
@@ -115,15 +118,49 @@ def tell(ground: Ground, narrator: Narrator) -> None:
 
 def _play(act: Act, service: Service, narrator: Narrator) -> Ending:
     before = {} if act is FIRST else service.status()
+    ending = _begin(act, service, narrator)
+    _check(act, ending, before, service)
+    return ending
+
+
+def _begin(act: Act, service: Service, narrator: Narrator) -> Ending:
+    before = {} if act is FIRST else service.status()
     narrator.act(act.title, act.text)
     _show_command(act.file, service, narrator)
     file, began = _FILES / act.file, time.monotonic()
     narrator.output(service.apply(file).rstrip())
     ending = service.until_ended(file, before.get("attempts", 0) + 1, began)
+    _tell_ending(ending, narrator)
+    return ending
+
+
+def _tell_ending(ending: Ending, narrator: Narrator) -> None:
     time.sleep(1)  # the watch shows the last line a moment after the status is there
     narrator.ending(ending)
-    _check(act, ending, before, service)
-    return ending
+
+
+def _promotion(service: Service, narrator: Narrator) -> list[Ending]:
+    """Play the good candidate; a machine that stood still meanwhile gets another chance, said so.
+
+    Latency and cost are wall-clock time, and without a GPU they depend on who else computes here.
+    """
+    endings = [_begin(GOOD, service, narrator)]
+    while endings[-1].record["reason"] == "GateFailed" and len(endings) <= _RETRIES:
+        record = endings[-1].record
+        narrator.say(
+            "This candidate is as fast as stable, so the machine was too busy with other things "
+            f"(load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores). A rejected "
+            "revision is not tried again by itself, but on purpose:"
+        )
+        retry = f"modelrollout.dev/retry={record['revision']}"
+        command = ("annotate", "mro", NAME, "-n", service.namespace, "--overwrite", retry)
+        narrator.command("kubectl", *command)
+        began = time.monotonic()
+        narrator.output(service.cluster.kubectl(*command).rstrip())
+        endings.append(service.until_ended(GOOD.file, record["attempt"] + 1, began))
+        _tell_ending(endings[-1], narrator)
+    _check(GOOD, endings[-1], {}, service)
+    return endings
 
 
 def _show_command(file: str, service: Service, narrator: Narrator) -> None:
@@ -175,7 +212,7 @@ def _ask_for_a_picture(service: Service, narrator: Narrator) -> None:
     picture = service.picture()
     stable = service.status()["stable"]["revision"]
     narrator.point(
-        f"a user asks the Service for a picture: {picture.size} from revision {stable} "
+        f"a user asks for a picture: {picture.size}, by revision {stable}, "
         f"in {duration(picture.seconds)}"
     )
 
