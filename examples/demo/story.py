@@ -157,7 +157,7 @@ def _promotion(service: Service, narrator: Narrator) -> list[Ending]:
         narrator.command("kubectl", *command)
         began = time.monotonic()
         narrator.output(service.cluster.kubectl(*command).rstrip())
-        endings.append(service.until_ended(GOOD.file, record["attempt"] + 1, began))
+        endings.append(service.until_ended(_FILES / GOOD.file, record["attempt"] + 1, began))
         _tell_ending(endings[-1], narrator)
     _check(GOOD, endings[-1], {}, service)
     return endings
