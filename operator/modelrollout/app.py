@@ -142,8 +142,9 @@ def run(config: Path, *, namespaces: Sequence[str], liveness: str) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # Kopf tells of every event that it handled; what matters is told by the reconciler.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # Every event and every liveness probe would be told of; the reconciler tells what matters.
+    for chatty in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     settings = load_settings(config)
     asyncio.run(_check_access())
     registry = kopf.OperatorRegistry()
