@@ -22,6 +22,7 @@ __all__ = ["tell"]
 _FILES: Final = Path(__file__).parent
 _REFUSED: Final = "3-incident-refused.yaml"
 _RETRIES: Final = 2
+_BUSY: Final = frozenset({"GateFailed", "Inconclusive"})
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ GOOD: Final = Act(
 INCIDENT: Final = Act(
     "3a-incident.yaml",
     "b. The incident, with a scheduler that exists",
-    "70 steps instead of 4, guidance 12, full precision, batches of 8, caps that cap nothing: "
+    "40 steps instead of 4, guidance 12, full precision, batches of 8, caps that cap nothing: "
     "one line of configuration, and the pictures look great.",
     "RolledBack",
     "GateFailed",
@@ -145,7 +146,7 @@ def _promotion(service: Service, narrator: Narrator) -> list[Ending]:
     Latency and cost are wall-clock time, and without a GPU they depend on who else computes here.
     """
     endings = [_begin(GOOD, service, narrator)]
-    while endings[-1].record["reason"] == "GateFailed" and len(endings) <= _RETRIES:
+    while endings[-1].record["reason"] in _BUSY and len(endings) <= _RETRIES:
         record = endings[-1].record
         narrator.say(
             "This candidate is as fast as stable, so the machine was too busy with other things "
