@@ -142,9 +142,8 @@ def test_the_operator_may_do_its_work_and_no_more(control_plane: Cluster, releas
         "jobs.batch": "get list watch create patch delete",
         "services": "get list watch create patch delete",
         "pods": "get list watch",
-        "persistentvolumeclaims": "get",
         "endpointslices.discovery.k8s.io": "get list watch",
-        "events.events.k8s.io": "create patch",
+        "events.events.k8s.io": "create",
     }
     rules = _rules(control_plane, release)
     assert rules == {
