@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -13,9 +14,22 @@ from examples.demo.story import tell
 from tests.cluster.errors import ClusterError
 
 
+class _Interruption:
+    """Remembers that somebody pressed Ctrl-C."""
+
+    def __init__(self) -> None:
+        self.noticed = False
+        signal.signal(signal.SIGINT, self._notice)
+
+    def _notice(self, *_: object) -> None:
+        self.noticed = True
+        raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run the demo, and return the exit status: 0 when every step ended as it should."""
     narrator = Narrator()
+    interruption = _Interruption()
     began = time.monotonic()
     ground: Ground | None = None
     try:
@@ -23,6 +37,10 @@ def main() -> int:
         ground = bring_up()
         tell(ground, narrator)
     except ClusterError as error:
+        # Ctrl-C goes to the programs under way as well, and their end may be noticed first.
+        if interruption.noticed:
+            narrator.interrupted(ground)
+            return 130
         narrator.problem(str(error))
         return 1
     except Unexpected as surprise:
