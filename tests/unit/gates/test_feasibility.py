@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modelrollout.api.gate_types import Gate
@@ -114,7 +114,6 @@ def test_the_first_infeasible_gate_is_named() -> None:
     assert message.startswith("gate 'errors' can never pass")
 
 
-@settings(deadline=None)
 @given(
     chosen=st.sampled_from(ALL)
     | st.integers(50, 99).map(latency)

@@ -95,17 +95,15 @@ def test_a_generation_is_given_up_at_a_step_boundary_and_leaves_no_trace(engine:
 
 
 @pytest.mark.parametrize("scheduler", NOISE_PREDICTING)
-@pytest.mark.parametrize("steps", [1, 4])
-def test_every_allowed_sampler_samples(
-    model_folder: Callable[[str], Path], scheduler: str, steps: int
-) -> None:
+def test_every_allowed_sampler_samples(model_folder: Callable[[str], Path], scheduler: str) -> None:
     engine = DiffusersEngine.load(
         check_folder(model_folder("sd")), precision="Float32", scheduler=scheduler, max_steps=40
     )
     assert engine.describe()["scheduler"] == scheduler
-    images = make(engine, ["a fox"], [1], steps=steps)
-    assert np.isfinite(images).all()
-    assert np.array_equal(make(engine, ["a fox"], [1], steps=steps), images)
+    for steps in (1, 4):
+        images = make(engine, ["a fox"], [1], steps=steps)
+        assert np.isfinite(images).all()
+        assert np.array_equal(make(engine, ["a fox"], [1], steps=steps), images)
 
 
 def test_a_sampler_that_cannot_take_the_allowed_steps_is_refused(

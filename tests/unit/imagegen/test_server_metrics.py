@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
+
+import pytest
 
 from imagegen import contract
-from tests.unit.imagegen.conftest import MoodyServer
+from tests.unit.imagegen.conftest import Running, running, settings_for
 
 
-def test_every_counter_exists_at_0_before_the_first_request(moody_server: MoodyServer) -> None:
-    with moody_server() as (server, _):
-        samples = server.samples()
+@pytest.fixture(scope="module")
+def fresh(model_folder: Callable[[str], Path]) -> Iterator[Running]:
+    """A server that has had no request yet."""
+    with running(settings_for(model_folder("sd"), queue_capacity=5)) as one:
+        yield one
+
+
+def test_every_counter_exists_at_0_before_the_first_request(fresh: Running) -> None:
+    samples = fresh.samples()
 
     common = {("model", "kites"), ("revision", "0123456789")}
     expected: dict[str, list[dict[str, str]]] = {
@@ -47,23 +57,19 @@ def test_every_counter_exists_at_0_before_the_first_request(moody_server: MoodyS
         assert set(present.values()) == {0.0}, name
 
 
-def test_gate_limits_are_bucket_edges(moody_server: MoodyServer) -> None:
-    with moody_server() as (server, _):
-        samples = server.samples()
-
+def test_gate_limits_are_bucket_edges(fresh: Running) -> None:
     edges = {
         float(dict(labels)["le"])
-        for (name, labels) in samples
+        for (name, labels) in fresh.samples()
         if name == contract.REQUEST_DURATION_BUCKET
     }
     assert edges == {*contract.LATENCY_EDGES, 0.25, 1.7, float("inf")}
 
 
-def test_state_is_told(moody_server: MoodyServer) -> None:
-    with moody_server(queue_capacity=5) as (server, _):
-        assert server.value(contract.READY) == 1
-        assert server.value(contract.QUEUE_CAPACITY) == 5
-        assert server.value(contract.MODEL_LOAD_SECONDS) > 0
-        assert server.value(contract.WARMUP_SECONDS) > 0
-        info = next(labels for name, labels in server.samples() if name == contract.BUILD_INFO)
-        assert {"pipeline", "dtype", "scheduler", "torch", "gpu"} <= dict(info).keys()
+def test_state_is_told(fresh: Running) -> None:
+    assert fresh.value(contract.READY) == 1
+    assert fresh.value(contract.QUEUE_CAPACITY) == 5
+    assert fresh.value(contract.MODEL_LOAD_SECONDS) > 0
+    assert fresh.value(contract.WARMUP_SECONDS) > 0
+    info = next(labels for name, labels in fresh.samples() if name == contract.BUILD_INFO)
+    assert {"pipeline", "dtype", "scheduler", "torch", "gpu"} <= dict(info).keys()

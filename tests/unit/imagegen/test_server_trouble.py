@@ -28,6 +28,7 @@ def wait_until(server: Running, name: str, value: float, **labels: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while server.value(name, **labels) != value:
         assert time.monotonic() < deadline, f"{name} is {server.value(name, **labels)}"
+        time.sleep(0.01)
 
 
 def test_a_full_queue_says_when_to_come_back(moody_server: MoodyServer) -> None:
