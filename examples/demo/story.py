@@ -58,16 +58,16 @@ FIRST: Final = Act(
 GOOD: Final = Act(
     "2-good.yaml",
     "a. A good candidate",
-    "Other weights, the same settings. The candidate gets a pod of its own and no users; a probe "
-    "sends the same prompts and seeds to it and to stable, and Prometheus counts. It takes over "
-    "when every gate has passed on evidence.",
+    "Other weights, the same settings. The candidate gets a pod of its own and no users. A probe "
+    "asks it for the same pictures several times, then sends load to it and to stable, the same "
+    "prompts and seeds to both, and Prometheus counts. It takes over when every gate has passed.",
     "Promoted",
     "Promoted",
 )
 INCIDENT: Final = Act(
     "3a-incident.yaml",
     "b. The incident, with a scheduler that exists",
-    "40 steps instead of 4, guidance 12, full precision, batches of 8, caps that cap nothing: "
+    "30 steps instead of 4, guidance 12, full precision, batches of 8, caps that cap nothing: "
     "one line of configuration, and the pictures look great.",
     "RolledBack",
     "GateFailed",
