@@ -215,12 +215,13 @@ def _by_millisecond(counts: Mapping[float, int]) -> dict[int, int]:
 
 
 def _difference(one: Sample, other: Sample) -> str:
-    """Say in which labels two series differ."""
-    names = sorted(
-        name
-        for name in {*one.labels, *other.labels}
-        if one.labels.get(name) != other.labels.get(name)
-    )
+    """Say in which labels two series differ, in the same words whichever comes first."""
+    pairs = {
+        name: sorted((one.labels.get(name, ""), other.labels.get(name, "")))
+        for name in sorted({*one.labels, *other.labels})
+    }
     return ", ".join(
-        f"{name} ('{one.labels.get(name, '')}', '{other.labels.get(name, '')}')" for name in names
+        f"{name} ('{first}', '{second}')"
+        for name, (first, second) in pairs.items()
+        if first != second
     )

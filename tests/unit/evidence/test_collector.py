@@ -88,7 +88,7 @@ def test_a_pod_that_is_scraped_twice_is_unusable_and_says_where_they_differ() ->
     for order in ((one, other), (other, one)):
         seen = snapshot(*order)
         assert seen.servers == {}
-        assert "differ in job" in seen.unusable["shop", "a"]
+        assert "differ in job ('pods', 'services')" in seen.unusable["shop", "a"]
 
 
 def test_series_without_the_pods_name_tell_of_the_relabelling() -> None:
