@@ -152,18 +152,21 @@ class Narrator:
     def problem(self, message: str) -> None:
         """Show an error in one message."""
         error = Console(stderr=True, highlight=False)
-        error.print(Text("The demo cannot go on. ", style="bold red") + Text(message))
+        said = Text("The demo cannot go on. ", style="bold red") + Text(message)
+        error.print(said, soft_wrap=True)
 
     def surprise(self, surprise: Unexpected) -> None:
         """Show what was seen when a step ended other than expected."""
         error = Console(stderr=True, highlight=False)
-        error.print(Text("Not as expected: ", style="bold red") + Text(str(surprise)))
+        said = Text("Not as expected: ", style="bold red") + Text(str(surprise))
+        error.print(said, soft_wrap=True)
         for heading, text in findings(surprise.service):
             error.print(Text(f"\n--- {heading}", style="bold"))
             error.print(Text(text), soft_wrap=True)
         error.print(
             "\nThe cluster stays up to be looked at. A machine that is busy with other things can "
-            "be the reason: `make demo` starts over."
+            "be the reason: `make demo` starts over.",
+            soft_wrap=True,
         )
 
     def interrupted(self, ground: Ground | None) -> None:
