@@ -10,7 +10,6 @@ from examples.demo.ground import Ground, bring_up, setting
 from examples.demo.narrator import Narrator
 from examples.demo.service import Unexpected
 from examples.demo.story import tell
-
 from tests.cluster.errors import ClusterError
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from examples.demo.service import NAME, Service
-
 from tests.cluster.errors import ClusterError
 from tests.cluster.stack import OPERATOR_NAMESPACE
 

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from examples.demo.diagnosis import findings
-from examples.demo.ground import Ground
-from examples.demo.service import Document, Ending, Unexpected
 from rich import box
 from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from examples.demo.diagnosis import findings
+from examples.demo.ground import Ground
+from examples.demo.service import Document, Ending, Unexpected
 from tests.cluster.handle import Mode
 from tests.cluster.paths import links_folder
 from tests.cluster.progress import duration

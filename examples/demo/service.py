@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from examples.demo.ground import Ground
-
 from tests.cluster.errors import CommandError
 from tests.cluster.handle import Cluster
 

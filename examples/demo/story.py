@@ -14,7 +14,6 @@ from examples.demo.ground import Ground
 from examples.demo.narrator import Narrator
 from examples.demo.service import NAME, Ending, Service, Unexpected
 from examples.demo.watch import Kill, LineWatch, PodWatch
-
 from tests.cluster.progress import duration
 
 __all__ = ["tell"]

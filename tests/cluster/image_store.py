@@ -8,12 +8,13 @@ first (that is what overlayfs does). Databases are changed in place: those are c
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
 from typing import IO
 
-from tests.cluster.errors import ClusterError
+from tests.cluster.errors import ClusterError, CommandError
 from tests.cluster.paths import ClusterPaths, containerd_root
 from tests.cluster.processes import run, try_lock
 
@@ -58,17 +59,23 @@ def clone(store: Path, into: Path) -> None:
     for _ in range(_ATTEMPTS):
         shutil.rmtree(into, ignore_errors=True)
         before = _stamps(store)
-        for folder in _FOLDERS:
-            (into / folder).parent.mkdir(parents=True, exist_ok=True)
-            # cp rather than Python: an image with torch has some 40,000 files.
-            run(["cp", "--archive", "--link", store / folder, into / folder.parent])
-        for database in _DATABASES:
-            (into / database).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(store / database, into / database)
-        if _stamps(store) == before:
-            return
+        # What vanishes while it is copied makes cp fail, and the store has changed.
+        with contextlib.suppress(CommandError):
+            _copy(store, into)
+            if _stamps(store) == before:
+                return
         time.sleep(0.5)
     raise ClusterError(f"{store} did not keep still long enough to be cloned; try again.")
+
+
+def _copy(store: Path, into: Path) -> None:
+    for folder in _FOLDERS:
+        (into / folder).parent.mkdir(parents=True, exist_ok=True)
+        # cp rather than Python: an image with torch has some 40,000 files.
+        run(["cp", "--archive", "--link", store / folder, into / folder.parent])
+    for database in _DATABASES:
+        (into / database).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(store / database, into / database)
 
 
 def _stamps(store: Path) -> list[tuple[int, int]]:
