@@ -82,7 +82,7 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     probe.add_argument("--candidate", required=True, metavar="URL")
     probe.add_argument("--stable", metavar="URL")
     probe.add_argument("--rate", type=_rate, default=1.0, help="requests per second and arm")
-    probe.add_argument("--requests", type=_positive, default=300, help="most requests per arm")
+    probe.add_argument("--requests", type=_positive, help="requests per arm (until told to end)")
     probe.add_argument("--repeat-prompts", type=_positive, default=4)
     probe.add_argument("--repeats", type=_positive, default=3)
     probe.add_argument("--suite", default="default")

@@ -36,8 +36,9 @@ __all__ = ["run"]
 _log = logging.getLogger(__name__)
 
 BACKOFF_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
-STALLED_SECONDS: Final = 300.0
-"""Without any finished look for this long, although there are rollouts, the process is unwell."""
+STALLED_LOOKS: Final = 10
+"""When no look came to an end for so many times the longest wait between two, although there are
+rollouts, the process is unwell."""
 
 
 class _Operator:
@@ -88,14 +89,10 @@ class _Operator:
         finally:
             self._driven.discard(key)
 
-    async def clean_up(self, namespace: str | None, name: str, **_: Any) -> None:
-        """Log the end; what a rollout owns goes with it by its owner references."""
-        _log.info("%s/%s: deleted; its objects are removed with it", namespace, name)
-
     async def stalled(self, **_: Any) -> str:
         """Tell the liveness probe whether looks still come to an end."""
         silent = time.monotonic() - self._last_look
-        if self._driven and silent > STALLED_SECONDS:
+        if self._driven and silent > max(60.0, STALLED_LOOKS * self._settings.resync_seconds):
             raise kopf.PermanentError(f"no look at a rollout finished for {silent:.0f} s")
         return f"{silent:.0f} s since the last look"
 
@@ -170,7 +167,6 @@ def _register(registry: kopf.OperatorRegistry, operator: _Operator) -> None:
             *kind, registry=registry, id="wake-owner", labels={ROLLOUT_LABEL: kopf.PRESENT}
         )(operator.wake_owner)
     kopf.daemon(*rollouts, registry=registry, id="drive", cancellation_timeout=5.0)(operator.drive)
-    kopf.on.delete(*rollouts, registry=registry, id="clean-up")(operator.clean_up)
     kopf.on.probe(registry=registry, id="stalled", errors=kopf.ErrorsMode.PERMANENT)(
         operator.stalled
     )

@@ -58,6 +58,14 @@ class Rollout:
     deleting: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What is to be made of the world, and how it was found."""
+
+    desired: Desired
+    world: World
+
+
 class Cluster(Protocol):
     """What is asked of Kubernetes."""
 
@@ -150,16 +158,7 @@ class Reconciler:
             commands=_commands(rollout),
         )
         decided = advance(inputs)
-        rollout = await self._record(rollout, status, decided)
-        await self._clear_commands(rollout)
-        try:
-            await self.cluster.apply(rollout, desired_world(spec, decided), world)
-        except (Invalid, Conflict) as error:
-            # It will not mend itself within a moment: somebody has to read of it.
-            await self.cluster.announce(
-                rollout, Announcement(error.reason, "Apply", error.message, warning=True)
-            )
-            raise
+        await self._record(rollout, status, decided, Act(desired_world(spec, decided), world))
         return self._next_look(status, decided)
 
     async def _measured(
@@ -178,28 +177,40 @@ class Reconciler:
             answer.cancel()
             interruption.cancel()
 
-    async def _clear_commands(self, rollout: Rollout) -> None:
+    async def _record(
+        self, rollout: Rollout, before: Status, after: Status, act: Act | None = None
+    ) -> None:
+        """Write what was decided, carry it out, and only then tell of it."""
+        if after != before:
+            rollout = await self.cluster.write_status(rollout, after.to_api())
+        news = announcements(before, after)
+        try:
+            if act is not None:
+                await self.cluster.apply(rollout, act.desired, act.world)
+        except (Invalid, Conflict) as error:
+            # It will not mend itself within a moment: somebody has to read of it.
+            news.append(Announcement(error.reason, "Apply", error.message, warning=True))
+            raise
+        finally:
+            await self._tell(rollout, news)
+            await self._clear_commands(rollout, after)
+
+    async def _tell(self, rollout: Rollout, news: list[Announcement]) -> None:
+        for item in news:
+            _log.info(
+                "%s/%s %s: %s", rollout.key.namespace, rollout.key.name, item.reason, item.note
+            )
+            await self.cluster.announce(rollout, item)
+
+    async def _clear_commands(self, rollout: Rollout, status: Status) -> None:
         """Remove commands that were carried out, or are about nothing any more."""
-        present = [
-            name for name in (ABORT_ANNOTATION, RETRY_ANNOTATION) if name in rollout.annotations
-        ]
+        candidate = status.candidate
+        waits = candidate is not None and candidate.stage is StageKind.ROLLBACK
+        # A retry that comes while its revision is still being taken out is for afterwards.
+        names = [ABORT_ANNOTATION] if waits else [ABORT_ANNOTATION, RETRY_ANNOTATION]
+        present = [name for name in names if name in rollout.annotations]
         if present:
             await self.cluster.clear_annotations(rollout, present)
-
-    async def _record(self, rollout: Rollout, before: Status, after: Status) -> Rollout:
-        if after == before:
-            return rollout
-        written = await self.cluster.write_status(rollout, after.to_api())
-        for announcement in announcements(before, after):
-            _log.info(
-                "%s/%s %s: %s",
-                rollout.key.namespace,
-                rollout.key.name,
-                announcement.reason,
-                announcement.note,
-            )
-            await self.cluster.announce(written, announcement)
-        return written
 
     def _next_look(self, before: Status, after: Status) -> float:
         if after.candidate is None:

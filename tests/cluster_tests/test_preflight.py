@@ -15,6 +15,8 @@ from tests.cluster.paths import ClusterPaths
 from tests.cluster.upstreams import EVERYTHING, HELM, TESTPOD
 from tests.cluster_tests.unprivileged import run_as_nobody
 
+pytestmark = pytest.mark.cluster
+
 
 def test_a_node_without_root_is_refused_with_a_way_out(tmp_path: Path) -> None:
     up = run_as_nobody(tmp_path, "up")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from imagegen.contract import Arm, ProbeOutcome
 from imagegen.probe.client import Picture, ProbeClient
@@ -16,6 +16,10 @@ from imagegen.quality.stability import pixel_stability_deviation
 __all__ = ["drive_load", "measure_repeats", "wait_until_ready"]
 
 _PAUSE_SECONDS = 0.5
+
+MOST_FAILURES = 5
+"""Failures in a row after which repeats are given up: the load that follows shows how many of a
+server's answers fail, and nothing would if the probe went on asking for repeats."""
 
 
 async def wait_until_ready(clients: dict[Arm, ProbeClient], *, seconds: float) -> list[Arm]:
@@ -39,8 +43,8 @@ async def measure_repeats(
 ) -> int:
     """Make every prompt's picture several times and compare the pictures.
 
-    A failed request is counted and tried again; a prompt counts only when all of its repeats are
-    there.
+    A failed request is counted and tried again, a few times; a prompt counts only when all of its
+    repeats are there.
 
     Parameters
     ----------
@@ -60,18 +64,20 @@ async def measure_repeats(
     int
         Prompts that were measured.
     """
-    measured = 0
+    measured = failures = 0
     for prompt in prompts:
         pictures: list[Picture] = []
         while len(pictures) < repeats:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or failures == MOST_FAILURES:
                 return measured
             picture = await client.picture(prompt.prompt, prompt.seed)
             if picture is None or (pictures and picture.shape != pictures[0].shape):
                 metrics.ended(arm, ProbeOutcome.ERROR)
+                failures += 1
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             metrics.ended(arm, ProbeOutcome.OK)
+            failures = 0
             pictures.append(picture)
         metrics.repeated(arm, [pixel_stability_deviation(pictures)])
         measured += 1
@@ -80,7 +86,7 @@ async def measure_repeats(
 
 async def drive_load(
     clients: dict[Arm, ProbeClient],
-    shots: Sequence[Shot],
+    shots: Iterable[Shot],
     *,
     max_in_flight: Mapping[Arm, int],
     metrics: ProbeMetrics,

@@ -30,7 +30,7 @@ class ProbeSettings:
     candidate: str
     stable: str | None
     rate: float
-    requests: int
+    requests: int | None
     repeat_prompts: int
     repeats: int
     suite: str
@@ -42,6 +42,10 @@ class ProbeSettings:
     repeat_seconds: float
 
 
+STABLE_REPEAT_SECONDS = 60.0
+"""Most time for the repeats of stable, on which no verdict rests."""
+
+
 def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - the command's own output
 
@@ -50,7 +54,9 @@ async def run_phases(
     settings: ProbeSettings, prompts: tuple[Prompt, ...], metrics: ProbeMetrics
 ) -> None:
     """Run all phases once; failures of the servers are counted, never raised."""
-    addresses = {Arm.STABLE: settings.stable, Arm.CANDIDATE: settings.candidate}
+    # The candidate first: what ails stable must not keep a candidate from being measured.
+    addresses = {Arm.CANDIDATE: settings.candidate, Arm.STABLE: settings.stable}
+    patience = {Arm.CANDIDATE: settings.repeat_seconds}
     clients = {
         arm: ProbeClient(url, timeout_seconds=settings.timeout_seconds)
         for arm, url in addresses.items()
@@ -66,14 +72,15 @@ async def run_phases(
                 client,
                 chosen,
                 repeats=settings.repeats,
-                deadline=time.monotonic() + settings.repeat_seconds,
+                deadline=time.monotonic() + patience.get(arm, STABLE_REPEAT_SECONDS),
                 metrics=metrics,
             )
             largest = metrics.largest(arm)
             shown = "not measured" if largest is None else f"largest PSD {largest:.6f}"
             _say(f"repeats: {arm} {measured} of {len(chosen)} prompts, {shown}")
         shots = load_schedule(prompts, rate=settings.rate, count=settings.requests)
-        _say(f"load: {len(shots)} requests per arm at {settings.rate:g}/s")
+        count = "requests until told to end" if settings.requests is None else settings.requests
+        _say(f"load: {count} per arm at {settings.rate:g}/s")
         metrics.loading()
         await drive_load(clients, shots, max_in_flight=settings.max_in_flight, metrics=metrics)
     finally:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from imagegen.probe.suite import Prompt
@@ -23,8 +24,8 @@ class Shot:
     seed: int
 
 
-def load_schedule(prompts: Sequence[Prompt], *, rate: float, count: int) -> tuple[Shot, ...]:
-    """Lay out `count` requests at a fixed rate, whatever the servers make of them.
+def load_schedule(prompts: Sequence[Prompt], *, rate: float, count: int | None) -> Iterator[Shot]:
+    """Yield `count` requests at a fixed rate, whatever the servers make of them.
 
     Every round through the prompts takes other seeds, so that no request is sent twice.
 
@@ -35,12 +36,10 @@ def load_schedule(prompts: Sequence[Prompt], *, rate: float, count: int) -> tupl
     rate
         Requests per second and arm.
     count
-        Requests per arm.
+        Requests per arm; without a number they never end.
     """
-    shots = []
-    for index in range(count):
+    for index in itertools.count() if count is None else range(count):
         lap, place = divmod(index, len(prompts))
         prompt = prompts[place]
         seed = (prompt.seed + 7919 * lap) % _SEEDS
-        shots.append(Shot(at_seconds=index / rate, prompt=prompt, seed=seed))
-    return tuple(shots)
+        yield Shot(at_seconds=index / rate, prompt=prompt, seed=seed)

@@ -82,6 +82,8 @@ class Reason(StrEnum):
     WARMUP_FAILED = "WarmupFailed"
     CONTAINER_CONFIG = "ContainerConfig"
     SWITCH_DEADLINE = "SwitchDeadlineExceeded"
+    POD_LOST = "PodLost"
+    RETRIED = "Retried"
     PROBE_FAILED = "ProbeFailed"
     READINESS_LOST = "ReadinessLost"
     UNSCHEDULABLE = "Unschedulable"

@@ -160,6 +160,22 @@ class ResourceList(ApiModel):
 class Resources(ApiModel):
     """What the scheduler reserves (`requests`) and the kernel enforces (`limits`)."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            *(
+                (
+                    (
+                        f"!has(self.requests) || !has(self.limits) || !has(self.requests.{name}) "
+                        f"|| !has(self.limits.{name}) || quantity(self.requests.{name})"
+                        f".compareTo(quantity(self.limits.{name})) <= 0"
+                    ),
+                    f"`requests.{name}` must be less than or equal to `limits.{name}`",
+                )
+                for name in ("cpu", "memory")
+            )
+        )
+    )
+
     requests: ResourceList = ResourceList()
     limits: ResourceList = ResourceList()
 

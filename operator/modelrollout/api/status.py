@@ -152,6 +152,9 @@ class CandidateStatus(ApiModel):
     warmed_up: bool = False
     """Whether the requests that do not count are behind; the baseline was taken then."""
 
+    reloads: Annotated[int, Field(ge=0)] = 0
+    """How often its pod was lost to a node and the trial began anew."""
+
     trouble: Trouble | None = None
     """What its pods suffer from and may recover from."""
 

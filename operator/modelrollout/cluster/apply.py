@@ -15,6 +15,7 @@ from modelrollout.api.names import (
 from modelrollout.api.revision import RevisionContent
 from modelrollout.api.status import HISTORY_LIMIT
 from modelrollout.cluster.build import (
+    PROBE_RUN_ANNOTATION,
     Owner,
     controller_revision,
     deployment,
@@ -41,8 +42,6 @@ Object = dict[str, Any]
 PROBE_DEADLINE_SECONDS = 7 * 86400
 """Backstop for a probe that nobody ends: the longest analysis that can be declared."""
 
-_STAGE_ANNOTATION = f"{ROLLOUT_LABEL}-stage"
-
 
 class Applier:
     """Creates, changes and removes the objects of rollouts."""
@@ -68,12 +67,15 @@ class Applier:
         if serving is not None and world.revision(serving).pods:
             await self._serve(owner, serving, world)
         revisions = await self._revisions(owner)
-        for server in desired.servers:
-            await self._server(owner, server, world, revisions)
-        if serving is not None and not world.revision(serving).pods:
-            await self._serve(owner, serving, world)
-        await self._probe(owner, desired.probe, revisions)
-        await self._remove_others(owner, desired, revisions)
+        try:
+            for server in desired.servers:
+                await self._server(owner, server, world, revisions)
+            if serving is not None and not world.revision(serving).pods:
+                await self._serve(owner, serving, world)
+            await self._probe(owner, desired.probe, revisions)
+        finally:
+            # What is to go, goes, whatever hinders the rest: it holds GPUs.
+            await self._remove_others(owner, desired, revisions)
 
     async def _revisions(self, owner: Owner) -> dict[str, Object]:
         items = await self._kube.find(
@@ -93,7 +95,13 @@ class Applier:
             await self._keep(owner, server, exists, revisions)
             return
         await self._record(owner, server, server.content, revisions)
-        wanted = self._deployment(owner, server, server.content)
+        wanted = deployment(
+            owner,
+            server,
+            server.content,
+            self._pool(server.content.pool),
+            self._runtime(server.content),
+        )
         await self._ensure(owner, SERVICES, revision_service(owner, server.revision))
         await self._ensure(owner, DEPLOYMENTS, wanted)
 
@@ -120,7 +128,10 @@ class Applier:
         content = RevisionContent.model_validate(record["data"]["content"])
         edges = tuple(record["data"]["latencyEdgesMilliseconds"])
         again = Server(server.revision, server.replicas, content, edges)
-        await self._ensure(owner, DEPLOYMENTS, self._deployment(owner, again, content))
+        # The image of then, whatever the catalogue says now: it is what was tested.
+        runtime = Runtime.model_validate(record["data"]["runtime"])
+        wanted = deployment(owner, again, content, self._pool(content.pool), runtime)
+        await self._ensure(owner, DEPLOYMENTS, wanted)
 
     async def _record(
         self,
@@ -134,16 +145,13 @@ class Applier:
         if record is not None and record["data"]["latencyEdgesMilliseconds"] == edges:
             return
         number = max((item["revision"] for item in revisions.values()), default=0) + 1
-        wanted = controller_revision(owner, server, content, number)
+        wanted = controller_revision(owner, server, content, self._runtime(content), number)
         if record is not None:
             # `data` is immutable; the content is the same, only the edges are others.
             await self._delete(owner, CONTROLLER_REVISIONS, record)
         if await self._kube.create(CONTROLLER_REVISIONS, owner.namespace, wanted) is None:
             raise _taken(CONTROLLER_REVISIONS, wanted)
         revisions[server.revision] = wanted
-
-    def _deployment(self, owner: Owner, server: Server, content: RevisionContent) -> Object:
-        return deployment(owner, server, content, self._pool(content.pool), self._runtime(content))
 
     async def _serve(self, owner: Owner, revision: str, world: World) -> None:
         if world.serving_revision != revision:
@@ -153,23 +161,21 @@ class Applier:
         self, owner: Owner, run: ProbeRun | None, revisions: dict[str, Object]
     ) -> None:
         jobs = await self._kube.find(JOBS, owner.namespace, {ROLLOUT_LABEL: owner.name})
-        current = f"{run.attempt}-{run.stage}" if run is not None else None
         running = False
         for job in jobs:
             if not controlled_by(job, owner.uid):
                 continue
-            stage = (job["metadata"].get("annotations") or {}).get(_STAGE_ANNOTATION)
-            if stage == current and "deletionTimestamp" not in job["metadata"]:
+            name = (job["metadata"].get("annotations") or {}).get(PROBE_RUN_ANNOTATION)
+            wanted = run is not None and name == run.name
+            if wanted and "deletionTimestamp" not in job["metadata"]:
                 running = True
             else:
                 await self._delete(owner, JOBS, job)
         if run is None or running:
             return
         content = RevisionContent.model_validate(revisions[run.candidate]["data"]["content"])
-        wanted = probe_job(
-            owner, run, self._runtime(content), deadline_seconds=PROBE_DEADLINE_SECONDS
-        )
-        if await self._kube.create(JOBS, owner.namespace, wanted) is None:
+        job = probe_job(owner, run, self._runtime(content), deadline_seconds=PROBE_DEADLINE_SECONDS)
+        if await self._kube.create(JOBS, owner.namespace, job) is None:
             # The previous stage's Job of that name is on its way out.
             raise Transient("ProbeEnding", "the previous probe has not ended yet")
 

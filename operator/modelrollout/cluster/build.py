@@ -11,6 +11,7 @@ from modelrollout.api.model import ResourceList
 from modelrollout.api.names import (
     API_VERSION,
     COMPONENT_LABEL,
+    GROUP,
     KIND,
     REVISION_LABEL,
     ROLLOUT_LABEL,
@@ -20,10 +21,12 @@ from modelrollout.api.names import (
     stable_service_name,
 )
 from modelrollout.api.revision import RevisionContent
+from modelrollout.gates.stability import FEWEST_PROMPTS
 from modelrollout.rollout.desired import ProbeRun, Server
 from modelrollout.settings import Pool, Runtime
 
 __all__ = [
+    "PROBE_RUN_ANNOTATION",
     "Owner",
     "controller_revision",
     "deployment",
@@ -40,7 +43,8 @@ LOAD_BUDGET_SECONDS: Final = 86400
 
 TERMINATION_GRACE_SECONDS: Final = 60
 PRE_STOP_SECONDS: Final = 5
-PROBE_REPEAT_PROMPTS: Final = 8
+PROBE_RUN_ANNOTATION: Final = f"{GROUP}/probe-run"
+PROBE_REPEAT_PROMPTS: Final = FEWEST_PROMPTS
 PROBE_REPEATS: Final = 3
 QUEUE_CAPACITY: Final = 64
 
@@ -83,7 +87,7 @@ class Owner:
 
 
 def controller_revision(
-    owner: Owner, server: Server, content: RevisionContent, number: int
+    owner: Owner, server: Server, content: RevisionContent, runtime: Runtime, number: int
 ) -> Object:
     """Return the immutable record of what a revision is made of."""
     return {
@@ -94,6 +98,7 @@ def controller_revision(
         ),
         "data": {
             "content": content.to_api(),
+            "runtime": runtime.model_dump(mode="json", by_alias=True),
             "latencyEdgesMilliseconds": list(server.latency_edges),
         },
         "revision": number,
@@ -170,7 +175,6 @@ def probe_job(owner: Owner, run: ProbeRun, runtime: Runtime, *, deadline_seconds
         "probe",
         f"--candidate=http://{revision_object_name(owner.name, run.candidate)}:{HTTP_PORT}",
         f"--rate={run.requests_per_minute / 60:.6g}",
-        f"--requests={run.requests}",
         f"--repeat-prompts={PROBE_REPEAT_PROMPTS}",
         f"--repeats={PROBE_REPEATS}",
         f"--repeat-seconds={run.deadline_seconds}",
@@ -184,9 +188,7 @@ def probe_job(owner: Owner, run: ProbeRun, runtime: Runtime, *, deadline_seconds
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": owner.metadata(
-            name, labels, {f"{ROLLOUT_LABEL}-stage": f"{run.attempt}-{run.stage}"}
-        ),
+        "metadata": owner.metadata(name, labels, {PROBE_RUN_ANNOTATION: run.name}),
         "spec": {
             "backoffLimit": 3,
             "activeDeadlineSeconds": deadline_seconds,

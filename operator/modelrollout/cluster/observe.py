@@ -15,6 +15,7 @@ __all__ = ["world_of"]
 
 Object = dict[str, Any]
 
+_OUR_CONTAINERS = frozenset({"server", "probe"})
 _NODE_ENDINGS = frozenset(
     {"Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown"}
 )
@@ -83,6 +84,8 @@ def _revision_state(deployment: Object | None, pods: list[Pod]) -> RevisionState
 
 def _failed_job(jobs: Iterable[Object]) -> str:
     for job in jobs:
+        if "deletionTimestamp" in job["metadata"]:
+            continue
         for item in (job.get("status") or {}).get("conditions") or []:
             if item.get("type") == "Failed" and item.get("status") == "True":
                 return f"{item.get('reason', '')}: {item.get('message', '')}"
@@ -101,7 +104,7 @@ def _pod(pod: Object) -> Pod:
     metadata, status = pod["metadata"], pod.get("status") or {}
     conditions = {item["type"]: item for item in status.get("conditions") or []}
     scheduled, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
-    container: Object = next(iter(status.get("containerStatuses") or []), {})
+    container = _container(status)
     waiting = (container.get("state") or {}).get("waiting") or {}
     return Pod(
         name=metadata["name"],
@@ -119,6 +122,12 @@ def _pod(pod: Object) -> Pod:
         restarts=int(container.get("restartCount", 0)),
         last_termination=_termination(container),
     )
+
+
+def _container(status: Object) -> Object:
+    """Return the status of our container; what others put beside it does not count."""
+    found: list[Object] = status.get("containerStatuses") or []
+    return next((item for item in found if item.get("name") in _OUR_CONTAINERS), {})
 
 
 def _evicted(status: Object, conditions: dict[str, Object]) -> str:

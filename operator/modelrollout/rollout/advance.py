@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from modelrollout.api.conditions import Reason, parse_time
-from modelrollout.api.gate_types import GateMode
 from modelrollout.api.status import AttemptOutcome, CandidateStatus, StageKind, Status
 from modelrollout.rollout.acceptance import Acceptance, accept
-from modelrollout.rollout.failures import find_failure
+from modelrollout.rollout.failures import allowed_out_of_memory, find_failure
 from modelrollout.rollout.inputs import Inputs
 from modelrollout.rollout.measure import measure
 from modelrollout.rollout.summary import ROLLBACK_PATIENCE, stable_serves, summarise
@@ -23,11 +22,14 @@ from modelrollout.rollout.transitions import (
 
 __all__ = ["advance"]
 
+MOST_RELOADS = 5
+"""How often the trial begins anew because a node ended the candidate's pod."""
+
 SWITCH_SETTLE_SECONDS = 3.0
 """How long the previous pods go on serving after the new ones are behind the Service, so that
 every node's proxy has learnt of the change."""
 
-SWITCH_PATIENCE_SECONDS = 30.0
+SWITCH_PATIENCE_SECONDS = 30
 """How long the switch may take before users go back to the previous pods, which still run."""
 
 
@@ -70,7 +72,7 @@ def _step(inputs: Inputs, acceptance: Acceptance, status: Status) -> Status:
     if candidate.stage is StageKind.HELD:
         return status
     if _was_replaced(inputs, candidate):
-        return _reload(inputs, status, criteria=candidate.criteria)
+        return _lost_pod(inputs, status, candidate)
     failed = _pod_failure(inputs, status, candidate)
     return failed if failed != status else _proceed(inputs, status, candidate)
 
@@ -125,12 +127,27 @@ def _interruption(
             f"revision {candidate.revision} was aborted by annotation",
             inputs.now,
         )
+    if candidate.stage is StageKind.HELD:
+        return _release(inputs, status, candidate)
     # Once users are on the candidate, other criteria are for the next one.
-    judged_anew = candidate.stage is not StageKind.SWITCH and candidate.criteria != inputs.criteria
-    retried = candidate.stage is StageKind.HELD and inputs.commands.retry == candidate.revision
-    if judged_anew or retried:
+    if candidate.stage is not StageKind.SWITCH and candidate.criteria != inputs.criteria:
         return _reload(inputs, status, criteria=inputs.criteria)
     return None
+
+
+def _release(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status | None:
+    """Let a held candidate go for another attempt, on fresh pods: these may be past help."""
+    retried = inputs.commands.retry == candidate.revision
+    if not retried and candidate.criteria == inputs.criteria:
+        return None
+    why = "retried by annotation" if retried else "judged by other criteria now"
+    return begin_rollback(
+        status,
+        AttemptOutcome.SUPERSEDED,
+        Reason.RETRIED,
+        f"revision {candidate.revision} was held ({candidate.reason}) and is {why}",
+        inputs.now,
+    )
 
 
 def _was_replaced(inputs: Inputs, candidate: CandidateStatus) -> bool:
@@ -143,6 +160,24 @@ def _was_replaced(inputs: Inputs, candidate: CandidateStatus) -> bool:
     since = parse_time(candidate.stage_started_time)
     pods = inputs.world.revision(candidate.revision).pods
     return all(pod.terminating or pod.evicted or pod.created > since for pod in pods)
+
+
+def _lost_pod(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
+    """Begin the trial anew, a few times: a pod that no node keeps is never measured."""
+    if candidate.reloads >= MOST_RELOADS:
+        return inconclusive(
+            status,
+            inputs.spec,
+            Reason.POD_LOST,
+            f"the candidate's pod was lost to its node {candidate.reloads + 1} times while under "
+            "trial; see the node's events",
+            inputs.now,
+        )
+    reloaded = _reload(inputs, status, criteria=candidate.criteria)
+    if reloaded.candidate is None:
+        return reloaded
+    counted = reloaded.candidate.model_copy(update={"reloads": candidate.reloads + 1})
+    return reloaded.model_copy(update={"candidate": counted})
 
 
 def _reload(inputs: Inputs, status: Status, *, criteria: str) -> Status:
@@ -173,8 +208,8 @@ def _pod_failure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> 
     """Return the status after what the candidate's pods suffer from, if that counts yet."""
     finding = find_failure(
         inputs.world.revision(candidate.revision).pods,
-        loading=candidate.stage in {StageKind.LOAD, StageKind.PROMOTE},
-        allowed_out_of_memory=_allowed_out_of_memory(inputs),
+        loading=candidate.stage is StageKind.LOAD,
+        allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
         since=parse_time(candidate.stage_started_time),
     )
     if finding is None or finding.grace is None:
@@ -187,19 +222,11 @@ def _pod_failure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> 
     return fail(status, inputs.spec, finding.reason, finding.message, inputs.now)
 
 
-def _allowed_out_of_memory(inputs: Inputs) -> int:
-    """Return the container kills that an enforced gate tolerates; without such a gate none."""
-    limits = [
-        gate.out_of_memory.max_count
-        for gate in inputs.spec.gates
-        if gate.out_of_memory is not None and gate.mode is GateMode.ENFORCE
-    ]
-    return min(limits, default=0)
-
-
 def _load(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
     revision = inputs.world.revision(candidate.revision)
-    if revision.ready_pods:
+    begun = parse_time(candidate.started_time)
+    # Pods of an earlier rollout of this name may still be there, on their way out.
+    if revision.replicas is not None and any(pod.created >= begun for pod in revision.ready_pods):
         if status.stable is None:
             return finish_promotion(
                 status,
@@ -224,14 +251,16 @@ def _not_ready_in_time(inputs: Inputs, status: Status, candidate: CandidateStatu
     finding = find_failure(
         revision.pods,
         loading=True,
-        allowed_out_of_memory=_allowed_out_of_memory(inputs),
+        allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
         since=parse_time(candidate.stage_started_time),
     )
     unplaced = finding is not None and finding.reason is Reason.UNSCHEDULABLE
     if unplaced or revision.create_error:
         if status.stable is None:
-            # The first revision waits for room as long as it takes: nothing else could serve.
-            return status
+            # The first revision waits for room as long as it takes: nothing else could serve. The
+            # time to load it begins when it has found room.
+            limit = inputs.spec.strategy.deadlines.load_seconds
+            return enter(status, StageKind.LOAD, inputs.now, deadline_seconds=limit)
         why = finding.message if finding is not None else revision.create_error
         return inconclusive(status, inputs.spec, Reason.UNSCHEDULABLE, why, inputs.now)
     limit = inputs.spec.strategy.deadlines.load_seconds
@@ -270,14 +299,15 @@ def _promote(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Stat
 
 def _switch(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
     world = inputs.world
+    if world.serving_revision != candidate.revision:
+        return status
+    if candidate.deadline_time is None:
+        # Time counts from the first look that finds users switched, however late that is.
+        return enter(status, StageKind.SWITCH, inputs.now, deadline_seconds=SWITCH_PATIENCE_SECONDS)
     tested = {pod.name for pod in world.revision(candidate.revision).ready_pods}
+    served = bool(world.serving_pods) and world.serving_pods <= tested
     elapsed = (inputs.now - parse_time(candidate.stage_started_time)).total_seconds()
-    if (
-        world.serving_revision == candidate.revision
-        and world.serving_pods
-        and world.serving_pods <= tested
-        and elapsed >= SWITCH_SETTLE_SECONDS
-    ):
+    if served and elapsed >= SWITCH_SETTLE_SECONDS:
         return finish_promotion(
             status,
             Reason.PROMOTED,
@@ -285,13 +315,13 @@ def _switch(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Statu
             "pods that were tested",
             inputs.now,
         )
-    if elapsed >= SWITCH_PATIENCE_SECONDS:
+    unserved = not world.serving_pods and elapsed >= SWITCH_SETTLE_SECONDS
+    if unserved or _overdue(inputs, candidate):
         return begin_rollback(
             status,
             AttemptOutcome.ROLLED_BACK,
             Reason.SWITCH_DEADLINE,
-            f"the tested pods were not all behind the Service within "
-            f"{SWITCH_PATIENCE_SECONDS:.0f} s; users are back on the previous ones",
+            "the tested pods were not all behind the Service; users are back on the previous ones",
             inputs.now,
         )
     return status

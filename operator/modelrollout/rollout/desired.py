@@ -36,11 +36,11 @@ class ProbeRun:
 
     candidate: str
     stable: str | None
-    attempt: int
-    stage: str
+    name: str
+    """Names this run among all of the rollout: another stage, or a stage begun anew, is another."""
+
     suite: str
     requests_per_minute: int
-    requests: int
     deadline_seconds: int
     """How long the stage may take."""
 
@@ -101,10 +101,8 @@ def _probe(spec: Spec, status: Status) -> ProbeRun | None:
     return ProbeRun(
         candidate=candidate.revision,
         stable=status.stable.revision if status.stable is not None else None,
-        attempt=candidate.attempt,
-        stage=stage.name,
+        name=f"{candidate.attempt}-{stage.name}-{candidate.stage_started_time}",
         suite=stage.probe.suite,
         requests_per_minute=stage.probe.requests_per_minute,
-        requests=spec.analysis.warmup_requests + spec.analysis.max_requests,
         deadline_seconds=spec.strategy.deadlines.analysis_seconds,
     )

@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 
 from imagegen.contract import StartupFailureCode
 from modelrollout.api.conditions import Reason
+from modelrollout.api.gate_types import Gate, GateMode
 from modelrollout.rollout.world import Pod
 
 __all__ = [
     "IMAGE_PULL_GRACE",
     "READINESS_GRACE",
     "Finding",
+    "allowed_out_of_memory",
     "container_out_of_memory_count",
     "find_failure",
 ]
@@ -71,6 +73,16 @@ def container_out_of_memory_count(pods: Sequence[Pod]) -> int:
         for pod in pods
         if pod.last_termination is not None and pod.last_termination.reason == "OOMKilled"
     )
+
+
+def allowed_out_of_memory(gates: Sequence[Gate]) -> int:
+    """Return the container kills that an enforced gate tolerates; without such a gate none."""
+    limits = [
+        gate.out_of_memory.max_count
+        for gate in gates
+        if gate.out_of_memory is not None and gate.mode is GateMode.ENFORCE
+    ]
+    return min(limits, default=0)
 
 
 def find_failure(
@@ -148,8 +160,9 @@ def _crashed(pod: Pod, since: datetime) -> Finding | None:
 
 def _crash(pod: Pod) -> Finding | None:
     end = pod.last_termination
-    if end is None or end.reason == "OOMKilled":
-        # A kill for memory is counted by its own finding, and here within what the spec tolerates.
+    # A kill for memory is counted by its own finding, and here within what the spec tolerates. A
+    # container whose end the kubelet does not know went down with its node.
+    if end is None or end.reason in {"OOMKilled", "Unknown", "ContainerStatusUnknown"}:
         return None
     return Finding(
         Reason.CRASH_LOOP,

@@ -14,7 +14,7 @@ from modelrollout.api.conditions import (
 )
 from modelrollout.api.status import CandidateStatus, ConditionStatus, StageKind, Status
 from modelrollout.gates.evidence import Evidence, Incomparable, ProbeTotals, Snapshot, Totals
-from modelrollout.gates.judge import Assessment, evaluate
+from modelrollout.gates.judge import Assessment, evaluate, latency_edges
 from modelrollout.gates.verdict import Verdict
 from modelrollout.rollout.failures import container_out_of_memory_count
 from modelrollout.rollout.inputs import Inputs, MetricsFailure
@@ -71,8 +71,12 @@ def _with_baseline(
     What the probe asks before, one request at a time, is not what a candidate is like under load.
     """
     candidate = status.candidate
-    if candidate is None or latest is None or probe is None or not probe.loading:
+    if candidate is None or latest is None or probe is None:
         return status
+    if not probe.loading:
+        # Not begun, or a probe that began anew: its repeats must not count as load.
+        idle = candidate.model_copy(update={"baseline": None, "warmed_up": False})
+        return status.model_copy(update={"candidate": idle})
     warmup = inputs.spec.analysis.warmup_requests
     try:
         served = _served_since(candidate, latest)
@@ -83,10 +87,8 @@ def _with_baseline(
         if candidate.warmed_up or served < warmup:
             return status
         warmed_up = True
-    edges = [gate.latency.max_milliseconds for gate in inputs.spec.gates if gate.latency]
-    changed = candidate.model_copy(
-        update={"baseline": latest.to_baseline(edges), "warmed_up": warmed_up}
-    )
+    baseline = latest.to_baseline(latency_edges(inputs.spec.gates))
+    changed = candidate.model_copy(update={"baseline": baseline, "warmed_up": warmed_up})
     return status.model_copy(update={"candidate": changed})
 
 
@@ -115,7 +117,8 @@ def _assess(
         inputs.spec.analysis,
         Evidence(
             baseline=baseline,
-            latest=latest,
+            # Without the probe's word on load, nobody knows what the counters are counters of.
+            latest=latest if probe is not None else None,
             probe=probe,
             container_out_of_memory=container_out_of_memory_count(
                 inputs.world.revision(candidate.revision).pods
@@ -128,11 +131,14 @@ def _assess(
 
 
 def _problem(inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot) -> str:
-    """Why the counters of the candidate's pods cannot be used, in the collector's words."""
-    for pod in inputs.world.revision(candidate.revision).ready_pods:
+    """Say why there are no counters that can be used, in the collector's words if it has any."""
+    pods = (*inputs.world.revision(candidate.revision).ready_pods, *inputs.world.probe.pods)
+    for pod in pods:
         found = snapshot.unusable.get((inputs.namespace, pod.name))
         if found is not None:
             return found
+    if _probe_totals(inputs, snapshot) is None:
+        return "Prometheus has no results of the probe yet"
     return ""
 
 

@@ -23,7 +23,7 @@ from modelrollout.api.status import (
     Status,
 )
 from modelrollout.rollout.acceptance import Acceptance
-from modelrollout.rollout.failures import find_failure
+from modelrollout.rollout.failures import allowed_out_of_memory, find_failure
 from modelrollout.rollout.inputs import Inputs
 from modelrollout.rollout.world import World
 
@@ -128,7 +128,7 @@ def _in_progress(inputs: Inputs, candidate: CandidateStatus) -> Condition:
             finding = find_failure(
                 inputs.world.revision(revision).pods,
                 loading=True,
-                allowed_out_of_memory=0,
+                allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
                 since=parse_time(candidate.stage_started_time),
             )
             if finding is not None:

@@ -9,6 +9,8 @@ from modelrollout.rollout.world import Termination, World
 
 Object = dict[str, Any]
 
+SIDECAR = {"name": "proxy", "restartCount": 7}
+
 
 def pod(name: str = "p", *, component: str = "server", **status: Any) -> Object:
     return {
@@ -42,7 +44,9 @@ def observe(
 def test_a_kill_for_memory_is_read_from_the_running_and_from_the_waiting_container() -> None:
     end = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-01-01T12:01:00Z"}
     for states in ({"state": {"terminated": end}}, {"lastState": {"terminated": end}}):
-        world = observe(pod(containerStatuses=[{"restartCount": 1, **states}]))
+        world = observe(
+            pod(containerStatuses=[SIDECAR, {"name": "server", "restartCount": 1, **states}])
+        )
         found = world.revision("aaaaaaaaaa").pods[0]
         assert found.restarts == 1
         assert isinstance(found.last_termination, Termination)
@@ -58,7 +62,10 @@ def test_a_pod_of_which_nothing_is_reported_yet_is_not_ready() -> None:
 
 def test_the_words_of_scheduler_and_kubelet_are_kept() -> None:
     unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}
-    waiting = {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such host"}}}
+    waiting = {
+        "name": "server",
+        "state": {"waiting": {"reason": "ErrImagePull", "message": "no such host"}},
+    }
     first, second = (
         observe(pod("a", conditions=[unscheduled]), pod("b", containerStatuses=[waiting]))
         .revision("aaaaaaaaaa")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import itertools
 import json
 import threading
 import time
@@ -27,7 +28,7 @@ from imagegen.engines.diffusers_engine import DiffusersEngine
 from imagegen.probe import runner
 from imagegen.probe.client import ProbeClient
 from imagegen.probe.metrics import ProbeMetrics
-from imagegen.probe.phases import drive_load
+from imagegen.probe.phases import MOST_FAILURES, drive_load
 from imagegen.probe.runner import ProbeSettings, run_phases
 from imagegen.probe.schedule import load_schedule
 from imagegen.probe.suite import load_suite
@@ -306,9 +307,25 @@ def test_an_unreachable_arm_is_counted_and_does_not_stop_the_other() -> None:
     assert result.value(contract.PROBE_DONE) == 1
 
 
+def test_a_candidate_that_only_fails_is_put_under_load_all_the_same() -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    result = probe(candidate=dead, requests=4, ready_seconds=0, repeat_seconds=3600)
+
+    assert time.monotonic() - began < 60
+    assert result.value(contract.PROBE_LOADING) == 1
+    failed = result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="error")
+    assert failed == MOST_FAILURES + 4
+
+
+def test_without_a_number_requests_never_end() -> None:
+    shots = load_schedule(load_suite("default"), rate=2, count=None)
+    assert next(itertools.islice(shots, 99_999, None)).at_seconds == pytest.approx(49_999.5)
+
+
 def test_the_schedule_keeps_the_rate_and_never_repeats_a_request() -> None:
     prompts = load_suite("default")
-    shots = load_schedule(prompts, rate=4, count=100)
+    shots = tuple(load_schedule(prompts, rate=4, count=100))
 
     assert [shot.at_seconds for shot in shots[:3]] == [0, 0.25, 0.5]
     assert len({(shot.prompt.id, shot.seed) for shot in shots}) == 100

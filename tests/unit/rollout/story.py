@@ -14,10 +14,11 @@ from modelrollout.gates.evidence import ProbeTotals, Snapshot, Totals
 from modelrollout.rollout.advance import advance
 from modelrollout.rollout.desired import Desired, desired_world
 from modelrollout.rollout.inputs import Catalogue, Commands, Inputs, MetricsFailure
-from modelrollout.rollout.world import Pod, ProbeState, RevisionState, World
+from modelrollout.rollout.world import Pod, ProbeState, RevisionState, Termination, World
 
 START = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
+OOM_KILLED = Termination("OOMKilled", 137, finished=START + timedelta(days=1))
 PROBE = Pod(name="images-probe", uid="probe", created=START, ready=True)
 
 LATENCY_GATE = {"name": "latency", "latency": {"percentile": 90, "maxMilliseconds": 500}}
@@ -200,3 +201,13 @@ class Story:
         self.later(5)
         assert self.candidate.stage == "Isolated", self.candidate
         return self.revision
+
+
+def warm_up(story: Story) -> None:
+    """Let the requests pass that do not count."""
+    story.measured(0)
+    story.look()
+    story.later(2)
+    story.measured(5)
+    story.look()
+    story.later(2)
