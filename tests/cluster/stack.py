@@ -63,21 +63,7 @@ def install_operator(
     helm = find("helm") or shutil.which("helm")
     if helm is None:
         raise ClusterError("helm is missing: `python -m tests.cluster prepare` gets it.")
-    values = images.helm_values()
-    values["config"] = {
-        "prometheus": {
-            "url": prometheus_url,
-            "scrapeIntervalSeconds": scrape_seconds,
-            "timeoutSeconds": 5,
-        },
-        # One cent per GPU second, so that costs can be checked in one's head.
-        "pools": {"preview": {"gpuHourPrice": "36.00"}},
-        "runtimes": {
-            "default": {"image": images.inference.name},
-            **{name: {"image": image} for name, image in (runtimes or {}).items()},
-        },
-        "resyncSeconds": 10,
-    }
+    values = _values(images, runtimes or {}, prometheus_url, scrape_seconds)
     run(
         [
             *(
@@ -95,6 +81,27 @@ def install_operator(
         given=json.dumps(values),
         timeout=240,
     )
+
+
+def _values(
+    images: Images, runtimes: Mapping[str, str], prometheus_url: str, scrape_seconds: int
+) -> Document:
+    values = images.helm_values()
+    values["config"] = {
+        "prometheus": {
+            "url": prometheus_url,
+            "scrapeIntervalSeconds": scrape_seconds,
+            "timeoutSeconds": 5,
+        },
+        # One cent per GPU second, so that costs can be checked in one's head.
+        "pools": {"preview": {"gpuHourPrice": "36.00"}},
+        "runtimes": {
+            "default": {"image": images.inference.name},
+            **{name: {"image": image} for name, image in runtimes.items()},
+        },
+        "resyncSeconds": 10,
+    }
+    return values
 
 
 def prepare_namespace(cluster: Cluster, namespace: str) -> None:
@@ -160,57 +167,56 @@ def make_models(
     models
         Folder of each model and the seed of its weights.
     """
-    makers = [
-        {
-            "name": f"make-{name}",
-            "image": images.inference.name,
-            "imagePullPolicy": "IfNotPresent",
-            "args": ["make-tiny", "--architecture=sd", f"--seed={seed}", f"--out=/models/{name}",
-                     "--scale=small"],
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            },
-            "volumeMounts": [
-                {"name": "models", "mountPath": "/models"},
-                {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the container's own
-            ],
-        }
-        for name, seed in models.items()
-    ]  # fmt: skip
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": "make-models", "namespace": namespace},
-        "spec": {
-            "backoffLimit": 1,
-            "template": {
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": 65532,
-                        "runAsGroup": 65532,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "initContainers": makers[:-1],
-                    "containers": makers[-1:],
-                    "volumes": [
-                        {
-                            "name": "models",
-                            "persistentVolumeClaim": {"claimName": MODELS_CLAIM},
-                        },
-                        {"name": "scratch", "emptyDir": {}},
-                    ],
-                }
-            },
+    makers = [_maker(images.inference.name, name, seed) for name, seed in models.items()]
+    volumes: list[Document] = [
+        {"name": "models", "persistentVolumeClaim": {"claimName": MODELS_CLAIM}},
+        {"name": "scratch", "emptyDir": {}},
+    ]
+    pod: Document = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
         },
+        # One after the other: each needs a core and the memory of torch.
+        "initContainers": makers[:-1],
+        "containers": makers[-1:],
+        "volumes": volumes,
     }
-    cluster.apply(job)
+    cluster.apply(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "make-models", "namespace": namespace},
+            "spec": {"backoffLimit": 1, "template": {"spec": pod}},
+        }
+    )
     cluster.kubectl(
         *("wait", "-n", namespace, "--for=condition=Complete", "job/make-models"),
-        "--timeout=120s",
-        timeout=130,
+        "--timeout=180s",
+        timeout=190,
     )
+
+
+def _maker(image: str, name: str, seed: int) -> Document:
+    return {
+        "name": f"make-{name}",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [
+            *("make-tiny", "--architecture=sd", "--scale=small"),
+            *(f"--seed={seed}", f"--out=/models/{name}"),
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models"},
+            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the container's own
+        ],
+    }

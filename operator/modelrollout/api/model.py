@@ -115,7 +115,7 @@ class Limits(ApiModel):
 
 
 class Model(ApiModel):
-    """The desired model. Changing it, or `spec.serving`, starts an attempt."""
+    """The desired model. Changing it, `spec.serving` or `spec.pool` starts an attempt."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
