@@ -27,6 +27,7 @@ __all__ = [
     "StablePointer",
     "StageKind",
     "Status",
+    "TestedPod",
     "Trouble",
 ]
 
@@ -133,6 +134,16 @@ class Trouble(ApiModel):
     since: _Time
 
 
+class TestedPod(ApiModel):
+    """The pod that is measured; the one that is promoted has to be it."""
+
+    __test__ = False
+
+    uid: Annotated[str, Field(max_length=64)]
+    restarts: Annotated[int, Field(ge=0)]
+    """Restarts of its container when the measurement began; one more is a crash under trial."""
+
+
 class CandidateStatus(ApiModel):
     """The attempt in progress."""
 
@@ -148,6 +159,7 @@ class CandidateStatus(ApiModel):
     started_time: _Time
     stage_started_time: _Time
     deadline_time: _Time | None = None
+    tested_pod: TestedPod | None = None
     baseline: CounterBaseline | None = None
     warmed_up: bool = False
     """Whether the requests that do not count are behind; the baseline was taken then."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from modelrollout.api.conditions import parse_time
@@ -71,6 +70,9 @@ def _revision_state(deployment: Object | None, pods: list[Pod]) -> RevisionState
     newest_first = tuple(sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True))
     if deployment is None or deployment["metadata"].get("deletionTimestamp"):
         return RevisionState(replicas=None, pods=newest_first)
+    # Pods older than their Deployment belong to an earlier one of that name, and are going.
+    begun = parse_time(deployment["metadata"]["creationTimestamp"])
+    newest_first = tuple(pod for pod in newest_first if pod.created >= begun)
     create_error = ""
     for item in (deployment.get("status") or {}).get("conditions") or []:
         if item.get("type") == "ReplicaFailure" and item.get("status") == "True":
@@ -147,10 +149,5 @@ def _termination(container: Object) -> Termination | None:
                 reason=str(end.get("reason", "")),
                 exit_code=int(end.get("exitCode", 0)),
                 message=str(end.get("message", "")),
-                finished=_time(end.get("finishedAt")),
             )
     return None
-
-
-def _time(text: str | None) -> datetime | None:
-    return parse_time(text).astimezone(UTC) if text else None

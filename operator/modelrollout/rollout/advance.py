@@ -7,7 +7,7 @@ from modelrollout.api.status import AttemptOutcome, CandidateStatus, StageKind, 
 from modelrollout.rollout.acceptance import Acceptance, accept
 from modelrollout.rollout.failures import allowed_out_of_memory, find_failure
 from modelrollout.rollout.inputs import Inputs
-from modelrollout.rollout.measure import measure
+from modelrollout.rollout.measure import measure, tested_pod
 from modelrollout.rollout.summary import ROLLBACK_PATIENCE, stable_serves, summarise
 from modelrollout.rollout.transitions import (
     begin_rollback,
@@ -157,9 +157,7 @@ def _was_replaced(inputs: Inputs, candidate: CandidateStatus) -> bool:
     """
     if candidate.stage not in {StageKind.ISOLATED, StageKind.PROMOTE}:
         return False
-    since = parse_time(candidate.stage_started_time)
-    pods = inputs.world.revision(candidate.revision).pods
-    return all(pod.terminating or pod.evicted or pod.created > since for pod in pods)
+    return tested_pod(inputs.world, candidate) is None
 
 
 def _lost_pod(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
@@ -208,9 +206,8 @@ def _pod_failure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> 
     """Return the status after what the candidate's pods suffer from, if that counts yet."""
     finding = find_failure(
         inputs.world.revision(candidate.revision).pods,
-        loading=candidate.stage is StageKind.LOAD,
+        tested=candidate.tested_pod,
         allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
-        since=parse_time(candidate.stage_started_time),
     )
     if finding is None or finding.grace is None:
         return with_trouble(status, None, inputs.now)
@@ -224,9 +221,7 @@ def _pod_failure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> 
 
 def _load(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
     revision = inputs.world.revision(candidate.revision)
-    begun = parse_time(candidate.started_time)
-    # Pods of an earlier rollout of this name may still be there, on their way out.
-    if revision.replicas is not None and any(pod.created >= begun for pod in revision.ready_pods):
+    if revision.replicas is not None and revision.ready_pods:
         if status.stable is None:
             return finish_promotion(
                 status,
@@ -240,6 +235,7 @@ def _load(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
             StageKind.ISOLATED,
             inputs.now,
             deadline_seconds=inputs.spec.strategy.deadlines.analysis_seconds,
+            tested=revision.ready_pods[0],
         )
     if not _overdue(inputs, candidate):
         return status
@@ -250,9 +246,8 @@ def _not_ready_in_time(inputs: Inputs, status: Status, candidate: CandidateStatu
     revision = inputs.world.revision(candidate.revision)
     finding = find_failure(
         revision.pods,
-        loading=True,
+        tested=None,
         allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
-        since=parse_time(candidate.stage_started_time),
     )
     unplaced = finding is not None and finding.reason is Reason.UNSCHEDULABLE
     if unplaced or revision.create_error:

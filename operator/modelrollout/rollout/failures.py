@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from imagegen.contract import StartupFailureCode
 from modelrollout.api.conditions import Reason
 from modelrollout.api.gate_types import Gate, GateMode
+from modelrollout.api.status import TestedPod
 from modelrollout.rollout.world import Pod
 
 __all__ = [
@@ -86,7 +87,7 @@ def allowed_out_of_memory(gates: Sequence[Gate]) -> int:
 
 
 def find_failure(
-    pods: Sequence[Pod], *, loading: bool, allowed_out_of_memory: int, since: datetime
+    pods: Sequence[Pod], *, tested: TestedPod | None, allowed_out_of_memory: int
 ) -> Finding | None:
     """Return the first finding over a candidate's pods, the worst kind first.
 
@@ -94,20 +95,18 @@ def find_failure(
     ----------
     pods
         The candidate's pods.
-    loading
-        Whether the candidate has not been ready yet in this stage.
+    tested
+        The pod under trial as it was when that began; ``None`` while the candidate is loading.
     allowed_out_of_memory
         Container kills that the spec's outOfMemory gate tolerates.
-    since
-        When the stage began; a crash before it was dealt with by the stage before.
     """
     checks: tuple[Callable[[Pod], Finding | None], ...] = (
         lambda pod: _out_of_memory(pod, allowed_out_of_memory),
         _declared_failure,
-        lambda pod: _crash_loop(pod) if loading else _crashed(pod, since),
+        lambda pod: _crash_loop(pod) if tested is None else _crashed(pod, tested),
         _image_pull,
         _container_config,
-        lambda pod: None if loading else _readiness_lost(pod, since),
+        lambda pod: None if tested is None else _readiness_lost(pod, tested),
         _unschedulable,
     )
     # A pod on its way out was ended by us or by its node: what it does last is no evidence.
@@ -150,12 +149,10 @@ def _crash_loop(pod: Pod) -> Finding | None:
     return _crash(pod)
 
 
-def _crashed(pod: Pod, since: datetime) -> Finding | None:
+def _crashed(pod: Pod, tested: TestedPod) -> Finding | None:
     """Find a crash under trial, where one is enough."""
-    end = pod.last_termination
-    if end is None or end.finished is None or end.finished < since:
-        return None
-    return _crash(pod)
+    before = tested.restarts if pod.uid == tested.uid else 0
+    return _crash(pod) if pod.restarts > before else None
 
 
 def _crash(pod: Pod) -> Finding | None:
@@ -193,10 +190,13 @@ def _container_config(pod: Pod) -> Finding | None:
     )
 
 
-def _readiness_lost(pod: Pod, since: datetime) -> Finding | None:
-    # A pod that began later is still being loaded; one whose containers are ready is on a node that
-    # is not heard of, which is not the model's doing.
-    if pod.ready or pod.containers_ready or pod.created > since:
+def _readiness_lost(pod: Pod, tested: TestedPod) -> Finding | None:
+    # Other pods are still being loaded. One whose containers are ready is on a node that is not
+    # heard of, which is not the model's doing.
+    if pod.uid != tested.uid or pod.ready or pod.containers_ready:
+        return None
+    if pod.restarts > tested.restarts:
+        # After a kill for memory that the spec tolerates, the model is loaded again.
         return None
     return Finding(
         Reason.READINESS_LOST,

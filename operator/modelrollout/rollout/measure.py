@@ -19,8 +19,9 @@ from modelrollout.gates.verdict import Verdict
 from modelrollout.rollout.failures import container_out_of_memory_count
 from modelrollout.rollout.inputs import Inputs, MetricsFailure
 from modelrollout.rollout.transitions import enter, fail, inconclusive
+from modelrollout.rollout.world import Pod, World
 
-__all__ = ["measure"]
+__all__ = ["measure", "tested_pod"]
 
 
 def measure(inputs: Inputs, status: Status) -> Status:
@@ -45,14 +46,20 @@ def measure(inputs: Inputs, status: Status) -> Status:
     return _decide(inputs, status, assessment)
 
 
+def tested_pod(world: World, candidate: CandidateStatus) -> Pod | None:
+    """Return the pod under trial, or ``None`` when it is gone or on its way out."""
+    for pod in world.revision(candidate.revision).pods:
+        tested = candidate.tested_pod is not None and pod.uid == candidate.tested_pod.uid
+        if tested and not pod.terminating and not pod.evicted:
+            return pod
+    return None
+
+
 def _candidate_totals(
     inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot
 ) -> Totals | None:
-    for pod in inputs.world.revision(candidate.revision).ready_pods:
-        totals = snapshot.servers.get((inputs.namespace, pod.name))
-        if totals is not None:
-            return totals
-    return None
+    pod = tested_pod(inputs.world, candidate)
+    return None if pod is None else snapshot.servers.get((inputs.namespace, pod.name))
 
 
 def _probe_totals(inputs: Inputs, snapshot: Snapshot) -> ProbeTotals | None:

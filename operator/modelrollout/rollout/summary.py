@@ -10,7 +10,6 @@ from modelrollout.api.conditions import (
     ConditionType,
     Reason,
     condition,
-    parse_time,
     with_condition,
 )
 from modelrollout.api.status import (
@@ -127,9 +126,8 @@ def _in_progress(inputs: Inputs, candidate: CandidateStatus) -> Condition:
         case StageKind.LOAD:
             finding = find_failure(
                 inputs.world.revision(revision).pods,
-                loading=True,
+                tested=None,
                 allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
-                since=parse_time(candidate.stage_started_time),
             )
             if finding is not None:
                 return condition(kind, status=None, reason=finding.reason, message=finding.message)

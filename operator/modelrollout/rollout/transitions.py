@@ -20,8 +20,10 @@ from modelrollout.api.status import (
     StablePointer,
     StageKind,
     Status,
+    TestedPod,
     Trouble,
 )
+from modelrollout.rollout.world import Pod
 
 __all__ = [
     "begin_rollback",
@@ -68,8 +70,12 @@ def enter(
     *,
     deadline_seconds: int | None = None,
     stage_name: str | None = None,
+    tested: Pod | None = None,
 ) -> Status:
-    """Return the status with the candidate at the beginning of another stage."""
+    """Return the status with the candidate at the beginning of another stage.
+
+    The tested pod stays the same from stage to stage, until the candidate is loaded anew.
+    """
     candidate = _candidate(status)
     deadline = None if deadline_seconds is None else format_time(_later(now, deadline_seconds))
     changes: dict[str, object] = {
@@ -81,6 +87,10 @@ def enter(
         "warmed_up": False,
         "trouble": None,
     }
+    if stage is StageKind.LOAD:
+        changes["tested_pod"] = None
+    if tested is not None:
+        changes["tested_pod"] = TestedPod(uid=tested.uid, restarts=tested.restarts)
     if stage is StageKind.PROMOTE:
         changes["decided_time"] = format_precise_time(now)
     return status.model_copy(update={"candidate": candidate.model_copy(update=changes)})

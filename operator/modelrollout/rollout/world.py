@@ -16,7 +16,6 @@ class Termination:
     reason: str
     exit_code: int
     message: str = ""
-    finished: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,11 @@ def pod(name: str = "p", *, component: str = "server", **status: Any) -> Object:
 
 def deployment(**status: Any) -> Object:
     return {
-        "metadata": {"name": "d", "labels": {"modelrollout.dev/revision": "aaaaaaaaaa"}},
+        "metadata": {
+            "name": "d",
+            "creationTimestamp": "2026-01-01T12:00:00Z",
+            "labels": {"modelrollout.dev/revision": "aaaaaaaaaa"},
+        },
         "spec": {"replicas": 2},
         "status": status,
     }
@@ -42,7 +46,7 @@ def observe(
 
 
 def test_a_kill_for_memory_is_read_from_the_running_and_from_the_waiting_container() -> None:
-    end = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-01-01T12:01:00Z"}
+    end = {"reason": "OOMKilled", "exitCode": 137}
     for states in ({"state": {"terminated": end}}, {"lastState": {"terminated": end}}):
         world = observe(
             pod(containerStatuses=[SIDECAR, {"name": "server", "restartCount": 1, **states}])
@@ -51,7 +55,6 @@ def test_a_kill_for_memory_is_read_from_the_running_and_from_the_waiting_contain
         assert found.restarts == 1
         assert isinstance(found.last_termination, Termination)
         assert found.last_termination.reason == "OOMKilled"
-        assert found.last_termination.finished is not None
 
 
 def test_a_pod_of_which_nothing_is_reported_yet_is_not_ready() -> None:
@@ -103,3 +106,9 @@ def test_a_quota_that_stops_the_pods_is_told() -> None:
     refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: gpus"}
     state = observe(deployments=(deployment(conditions=[refused]),)).revision("aaaaaaaaaa")
     assert "exceeded quota: gpus" in state.create_error
+
+
+def test_pods_older_than_their_deployment_belong_to_an_earlier_one() -> None:
+    again = deployment()
+    again["metadata"]["creationTimestamp"] = "2026-01-01T12:00:01Z"
+    assert observe(pod(), deployments=(again,)).revision("aaaaaaaaaa").pods == ()

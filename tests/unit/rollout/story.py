@@ -18,7 +18,7 @@ from modelrollout.rollout.world import Pod, ProbeState, RevisionState, Terminati
 
 START = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
-OOM_KILLED = Termination("OOMKilled", 137, finished=START + timedelta(days=1))
+OOM_KILLED = Termination("OOMKilled", 137)
 PROBE = Pod(name="images-probe", uid="probe", created=START, ready=True)
 
 LATENCY_GATE = {"name": "latency", "latency": {"percentile": 90, "maxMilliseconds": 500}}
@@ -148,7 +148,7 @@ class Story:
     def pod(self, revision: str, index: int = 0) -> Pod:
         return Pod(
             name=f"images-{revision}-{index}-{self.now:%H%M%S}",
-            uid=f"uid-{revision}-{index}",
+            uid=f"uid-{revision}-{index}-{self.now:%H%M%S}",
             created=self.now,
             ready=True,
             containers_ready=True,

@@ -151,7 +151,7 @@ def test_a_tested_pod_that_crashes_before_the_switch_is_not_promoted() -> None:
     story.bootstrap()
     candidate = bring_to(story, "Promote", replicas=2)
     story.later(3)
-    end = Termination("Error", 139, finished=story.now)
+    end = Termination("Error", 139)
     story.change_pod(candidate, restarts=1, last_termination=end)
     story.look()
     assert story.stage == "Rollback"
@@ -291,23 +291,11 @@ def test_without_the_probes_word_nothing_passes() -> None:
     assert "no results of the probe" in story.status.gates[0].message
 
 
-def test_pods_of_an_earlier_rollout_do_not_put_a_new_one_into_service() -> None:
-    story = Story()
-    story.later(-60)
-    leftover = story.pod(story.revision)
-    story.later(60)
-    story.look()
-    story.cluster_follows()
-    story.pods[story.revision] = [leftover]
-    story.look()
-    assert story.status.stable is None
-
-
 def test_a_container_that_went_down_with_its_node_has_not_crashed() -> None:
     story = Story()
     story.bootstrap()
     candidate = story.try_another()
-    end = Termination("Unknown", 255, finished=story.now)
+    end = Termination("Unknown", 255)
     story.change_pod(candidate, restarts=1, last_termination=end)
     story.look()
     assert story.stage == "Isolated"

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from modelrollout.api.status import TestedPod
 from modelrollout.rollout.failures import container_out_of_memory_count, find_failure
 from modelrollout.rollout.world import Pod, Termination
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
-STAGE = NOW - timedelta(minutes=1)
+TESTED = TestedPod(uid="u", restarts=0)
 HEALTHY = Pod(
     name="p", uid="u", created=NOW - timedelta(minutes=5), ready=True, containers_ready=True
 )
@@ -19,16 +20,14 @@ LOADING = replace(HEALTHY, ready=False, containers_ready=False, created=NOW - ti
 
 
 def find(pod: Pod, *, loading: bool = True, allowed: int = 0) -> tuple[str, float | None] | None:
-    finding = find_failure([pod], loading=loading, allowed_out_of_memory=allowed, since=STAGE)
+    finding = find_failure([pod], tested=None if loading else TESTED, allowed_out_of_memory=allowed)
     if finding is None:
         return None
     return finding.reason.value, None if finding.grace is None else finding.grace.total_seconds()
 
 
 def ended(reason: str, code: int, message: str = "", restarts: int = 0) -> Pod:
-    return replace(
-        LOADING, restarts=restarts, last_termination=Termination(reason, code, message, NOW)
-    )
+    return replace(LOADING, restarts=restarts, last_termination=Termination(reason, code, message))
 
 
 @pytest.mark.parametrize(
@@ -61,10 +60,11 @@ def test_under_trial_one_crash_is_enough() -> None:
     assert find(ended("Error", 1, restarts=1), loading=False) == ("CrashLoop", 0)
 
 
-def test_a_crash_before_the_stage_was_dealt_with_before() -> None:
-    end = Termination("Error", 1, "", STAGE - timedelta(seconds=1))
+def test_a_restart_from_before_the_trial_was_dealt_with_before() -> None:
+    end = Termination("Error", 1)
     recovered = replace(HEALTHY, restarts=1, last_termination=end)
-    assert find(recovered, loading=False) is None
+    tested = TestedPod(uid="u", restarts=1)
+    assert find_failure([recovered], tested=tested, allowed_out_of_memory=0) is None
 
 
 def test_readiness_may_be_lost_for_a_moment_only() -> None:
@@ -76,9 +76,9 @@ def test_a_pod_on_a_node_that_is_not_heard_of_is_not_blamed() -> None:
     assert find(replace(HEALTHY, ready=False), loading=False) is None
 
 
-def test_a_pod_that_began_later_is_still_being_loaded() -> None:
-    later = replace(HEALTHY, ready=False, containers_ready=False, created=NOW)
-    assert find(later, loading=False) is None
+def test_a_pod_beside_the_tested_one_is_still_being_loaded() -> None:
+    other = replace(HEALTHY, uid="other", ready=False, containers_ready=False)
+    assert find(other, loading=False) is None
 
 
 @pytest.mark.parametrize("change", [{"terminating": True}, {"evicted": "Evicted"}])
@@ -97,6 +97,6 @@ def test_kills_are_counted_up_to_what_the_gate_allows() -> None:
 def test_the_worst_finding_over_all_pods_comes_first() -> None:
     waiting = replace(LOADING, name="a", unschedulable="0/1 nodes")
     killed = replace(ended("OOMKilled", 137), name="b")
-    finding = find_failure([waiting, killed], loading=True, allowed_out_of_memory=0, since=STAGE)
+    finding = find_failure([waiting, killed], tested=None, allowed_out_of_memory=0)
     assert finding is not None
     assert finding.reason.value == "ContainerOutOfMemory"
