@@ -119,6 +119,14 @@ BAD: list[tuple[str, Callable[[Document], None], str]] = [
         "at least one gate must have the mode 'Enforce'",
     ),
     (
+        "more memory asked for than allowed",
+        changed(
+            "spec.serving",
+            {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1024Mi"}}},
+        ),
+        "`requests.memory` must be less than or equal to `limits.memory`",
+    ),
+    (
         "no gate on what users get",
         changed("spec.gates", [{"name": "oom", "outOfMemory": {"maxCount": 0}}]),
         "a candidate that answers nothing must not pass",
