@@ -117,7 +117,10 @@ async def test_counters_are_what_the_servers_counted(prometheus: RealPrometheus)
         candidate.metrics.refused(contract.Outcome.BUSY, 429)
 
         snapshot = await until(
-            source, lambda seen: any(totals.failed for totals in seen.servers.values())
+            source,
+            lambda seen: (
+                len(seen.servers) == 2 and any(totals.failed for totals in seen.servers.values())
+            ),
         )
 
     totals = snapshot.servers["shop", "candidate-1"]
