@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ _POD = (
 )
 
 
-class _Watch:
+class _Watch(ABC):
     """A kubectl that is read line by line until the block ends."""
 
     def __init__(self, cluster: Cluster, *arguments: str) -> None:
@@ -64,8 +65,9 @@ class _Watch:
         for line in self._process.stdout:
             self._take(line.rstrip("\n"))
 
+    @abstractmethod
     def _take(self, line: str) -> None:
-        raise NotImplementedError
+        """Make something of a line."""
 
 
 class LineWatch(_Watch):

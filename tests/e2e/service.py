@@ -86,6 +86,11 @@ class Service:
             f"modelrollout.dev/{name}={revision}",
         )
 
+    def commands(self) -> list[str]:
+        """Return the command annotations that the rollout carries."""
+        annotations = self.read()["metadata"].get("annotations", {})
+        return [name for name in annotations if name.startswith("modelrollout.dev/")]
+
     def read(self) -> Document:
         return self.cluster.get("modelrollout", self.name, "-n", self.namespace)
 

@@ -185,12 +185,12 @@ def test_abort_and_retry_name_the_revision_they_are_about(service: Service) -> N
     service.command("abort", revision)
     record = service.until_ended(attempt)
     assert record["outcome"] == "Aborted"
+    wait_for(lambda: not service.commands(), what="the command to be taken away", timeout=30)
     assert service.status()["attempts"] == attempt, "what was rejected is not tried again by itself"
 
     service.command("retry", revision)
     service.until(lambda status: candidate(status).get("attempt") == attempt + 1, "another attempt")
-    annotations = service.read()["metadata"]["annotations"]
-    assert not {name for name in annotations if name.startswith("modelrollout.dev/")}
+    wait_for(lambda: not service.commands(), what="the commands to be taken away", timeout=30)
 
 
 def test_a_rollout_at_rest_writes_nothing(service: Service) -> None:
