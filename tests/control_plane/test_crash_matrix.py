@@ -22,7 +22,7 @@ from modelrollout.cluster.resources import (
 from modelrollout.errors import RolloutError
 from modelrollout.reconcile import Key, Reconciler
 from modelrollout.rollout.inputs import Catalogue
-from modelrollout.settings import Settings
+from modelrollout.settings import Runtime, Settings
 from tests.cluster.handle import Cluster
 from tests.control_plane.player import Clock, Player
 from tests.unit.rollout.story import spec_document
@@ -82,11 +82,26 @@ class World:
         stored = await self._kube.apply(MODEL_ROLLOUTS, self._namespace, body)
         return Key(self._namespace, "images", stored["metadata"]["uid"])
 
-    async def run(self, key: Key, *, dies_after: int | None = None) -> list[str]:
+    async def lose_deployment(self, revision: str) -> None:
+        name = f"images-{revision}"
+        found = await self._kube.get(DEPLOYMENTS, self._namespace, name)
+        assert found is not None
+        uid = found["metadata"]["uid"]
+        await self._kube.delete(DEPLOYMENTS, self._namespace, name, uid=uid)
+        await self.player.play()
+
+    async def image(self, revision: str) -> str:
+        found = await self._kube.get(DEPLOYMENTS, self._namespace, f"images-{revision}")
+        assert found is not None
+        return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    async def run(
+        self, key: Key, *, dies_after: int | None = None, settings: Settings = SETTINGS
+    ) -> list[str]:
         """Run an operator until the rollout is at rest, or until it is killed."""
         kube = FusedClient(self._api, dies_after=dies_after)
         reconciler = Reconciler(
-            cluster=KubernetesCluster(kube, SETTINGS, EventRecorder(kube, "test", self._clock)),
+            cluster=KubernetesCluster(kube, settings, EventRecorder(kube, "test", self._clock)),
             metrics=self.player,
             catalogue=Catalogue({"preview": SETTINGS.pools["preview"].gpu_hour_price},
                                 frozenset({"default"})),
@@ -175,3 +190,19 @@ async def test_killed_after_any_write_the_end_is_the_same(
         await world.run(key)
 
         assert await world.result() == expected, f"killed after {killed[-1]}"
+
+
+async def test_a_lost_stable_is_made_again_with_the_server_image_that_was_tested(
+    api: client.ApiClient, namespace: str
+) -> None:
+    world = World(api, namespace)
+    key = await world.declare(steps=10)
+    await world.run(key)
+    stable = (await world.result())["stable"]
+
+    newer = SETTINGS.model_copy(update={"runtimes": {"default": Runtime(image="inference:2")}})
+    await world.run(key, settings=newer)
+    assert await world.image(stable) == "inference:1", "stable is not rewritten"
+    await world.lose_deployment(stable)
+    await world.run(key, settings=newer)
+    assert await world.image(stable) == "inference:1"

@@ -141,13 +141,12 @@ class Applier:
         revisions: dict[str, Object],
     ) -> None:
         record = revisions.get(server.revision)
-        edges = list(server.latency_edges)
-        if record is not None and record["data"]["latencyEdgesMilliseconds"] == edges:
-            return
         number = max((item["revision"] for item in revisions.values()), default=0) + 1
         wanted = controller_revision(owner, server, content, self._runtime(content), number)
+        if record is not None and record["data"] == wanted["data"]:
+            return
         if record is not None:
-            # `data` is immutable; the content is the same, only the edges are others.
+            # `data` is immutable; the model is the same, the edges or the server image are others.
             await self._delete(owner, CONTROLLER_REVISIONS, record)
         if await self._kube.create(CONTROLLER_REVISIONS, owner.namespace, wanted) is None:
             raise _taken(CONTROLLER_REVISIONS, wanted)
