@@ -13,7 +13,8 @@ from modelrollout.api.conditions import format_time
 from modelrollout.api.names import COMPONENT_LABEL, REVISION_LABEL, ROLLOUT_LABEL
 from modelrollout.cluster.client import KubeClient
 from modelrollout.cluster.resources import DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, SERVICES
-from modelrollout.gates.evidence import ProbeTotals, Snapshot, Totals
+from modelrollout.gates.evidence import ProbeTotals, Snapshot
+from modelrollout.gates.totals import Totals
 
 Object = dict[str, Any]
 

@@ -17,7 +17,8 @@ from modelrollout.evidence.queries import (
     SERVER_FAMILIES,
     Family,
 )
-from modelrollout.gates.evidence import Incomparable, ProbeTotals, Snapshot, Totals
+from modelrollout.gates.evidence import ProbeTotals, Snapshot
+from modelrollout.gates.totals import Incomparable, Totals
 
 __all__ = ["Sample", "collect"]
 

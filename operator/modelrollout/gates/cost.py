@@ -8,9 +8,10 @@ from decimal import Decimal
 from typing import Final
 
 from modelrollout.api.gate_types import CostGate
-from modelrollout.gates.evidence import Evidence, Totals
+from modelrollout.gates.evidence import Evidence
 from modelrollout.gates.look import Look, Unmeasured
 from modelrollout.gates.sequential import mean_half_width
+from modelrollout.gates.totals import Totals
 from modelrollout.gates.verdict import Finding, Verdict
 
 __all__ = ["FEWEST_REQUESTS", "judge"]

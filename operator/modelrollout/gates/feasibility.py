@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from modelrollout.api.gate_types import Gate, GateMode
 from modelrollout.api.spec import Analysis
 from modelrollout.gates import cost
-from modelrollout.gates.evidence import LARGEST_COUNT
 from modelrollout.gates.sequential import proportion
+from modelrollout.gates.totals import LARGEST_COUNT
 
 __all__ = ["infeasible_gate"]
 

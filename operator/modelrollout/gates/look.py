@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modelrollout.api.spec import Analysis
-from modelrollout.gates.evidence import Evidence, Incomparable, Totals
+from modelrollout.gates.evidence import Evidence
+from modelrollout.gates.totals import Incomparable, Totals
 from modelrollout.gates.verdict import Finding, Verdict
 
 __all__ = ["Look", "Unmeasured"]

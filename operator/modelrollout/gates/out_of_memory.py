@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from modelrollout.api.gate_types import OutOfMemoryGate
-from modelrollout.gates.evidence import is_count
 from modelrollout.gates.look import Look, Unmeasured
 from modelrollout.gates.sequential import rate_upper_bound
+from modelrollout.gates.totals import is_count
 from modelrollout.gates.verdict import Finding, Verdict
 
 __all__ = ["judge"]

@@ -14,7 +14,7 @@ from typing import Final
 
 from scipy.special import betainc, betaincc, betaincinv, betaln, gammaincinv
 
-from modelrollout.gates.evidence import LARGEST_COUNT, is_count
+from modelrollout.gates.totals import LARGEST_COUNT, is_count
 from modelrollout.gates.verdict import Verdict
 
 __all__ = ["Judgement", "mean_half_width", "proportion", "rate_upper_bound"]

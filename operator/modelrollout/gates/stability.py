@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from modelrollout.api.gate_types import StabilityGate
-from modelrollout.gates.evidence import is_count
 from modelrollout.gates.look import Look
+from modelrollout.gates.totals import is_count
 from modelrollout.gates.verdict import Finding, Verdict
 
 __all__ = ["FEWEST_PROMPTS", "judge"]

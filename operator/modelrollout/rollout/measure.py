@@ -13,8 +13,9 @@ from modelrollout.api.conditions import (
     with_condition,
 )
 from modelrollout.api.status import CandidateStatus, ConditionStatus, StageKind, Status
-from modelrollout.gates.evidence import Evidence, Incomparable, ProbeTotals, Snapshot, Totals
+from modelrollout.gates.evidence import Evidence, ProbeTotals, Snapshot
 from modelrollout.gates.judge import Assessment, evaluate, latency_edges
+from modelrollout.gates.totals import Incomparable, Totals
 from modelrollout.gates.verdict import Verdict
 from modelrollout.rollout.failures import container_out_of_memory_count
 from modelrollout.rollout.inputs import Inputs, MetricsFailure

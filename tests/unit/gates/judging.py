@@ -8,7 +8,8 @@ from typing import Any
 
 from modelrollout.api.gate_types import Gate
 from modelrollout.api.spec import Analysis
-from modelrollout.gates.evidence import Evidence, ProbeTotals, Totals
+from modelrollout.gates.evidence import Evidence, ProbeTotals
+from modelrollout.gates.totals import Totals
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from modelrollout.api.gate_types import Gate, GateMode
 from modelrollout.api.spec import Analysis
 from modelrollout.api.status import GateStatus
-from modelrollout.gates.evidence import Evidence, Incomparable, ProbeTotals, Totals
+from modelrollout.gates.evidence import Evidence, ProbeTotals
 from modelrollout.gates.judge import evaluate, latency_edges
+from modelrollout.gates.totals import Incomparable, Totals
 from modelrollout.gates.verdict import Verdict
 from tests.unit.gates.judging import (
     ALL,
@@ -230,7 +231,7 @@ real_totals = st.builds(
     **{
         item.name: st.floats(0, 1e12) if "seconds" in item.name else counts
         for item in fields(Totals)
-        if item.name not in ("pod", "time", "within")
+        if item.name not in ("pod", "time", "within", "log_moments", "peak_memory_share")
     },
 )
 

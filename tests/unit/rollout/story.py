@@ -10,7 +10,8 @@ from typing import Any
 from modelrollout.api.revision import RevisionContent, revision_hash
 from modelrollout.api.spec import Spec
 from modelrollout.api.status import CandidateStatus, Condition, Status
-from modelrollout.gates.evidence import ProbeTotals, Snapshot, Totals
+from modelrollout.gates.evidence import ProbeTotals, Snapshot
+from modelrollout.gates.totals import Totals
 from modelrollout.rollout.advance import advance
 from modelrollout.rollout.desired import Desired, desired_world
 from modelrollout.rollout.inputs import Catalogue, Commands, Inputs, MetricsFailure
