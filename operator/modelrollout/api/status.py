@@ -18,6 +18,9 @@ __all__ = [
     "Attempt",
     "AttemptOutcome",
     "CandidateStatus",
+    "ClassMoments",
+    "ComparedPod",
+    "ComparisonStatus",
     "Condition",
     "ConditionStatus",
     "CounterBaseline",
@@ -85,8 +88,17 @@ class EdgeCount(ApiModel):
     count: Annotated[int, Field(ge=0)]
 
 
+class ClassMoments(ApiModel):
+    """Moments of the logarithm of latency in one class of requests."""
+
+    request_class: Annotated[str, Field(max_length=63)]
+    count: Annotated[int, Field(ge=0)]
+    total: Annotated[str, Field(max_length=40)]
+    squares: Annotated[str, Field(max_length=40)]
+
+
 class CounterBaseline(ApiModel):
-    """Counters of the candidate's pod when its warm-up ended; evidence is what came after."""
+    """Counters of one server pod at the moment from which evidence is counted."""
 
     pod: Annotated[str, Field(max_length=253)]
     time: _Time
@@ -102,6 +114,47 @@ class CounterBaseline(ApiModel):
         list[EdgeCount],
         Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = []  # noqa: RUF012 - pydantic copies defaults
+    out_of_memory: Annotated[int, Field(ge=0)] = 0
+    log_moments: Annotated[
+        list[ClassMoments],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = []  # noqa: RUF012 - pydantic copies defaults
+    """By class of requests; the class `other` holds all that are not named."""
+
+
+class ComparedPod(ApiModel):
+    """A pod of stable, in one life of its container."""
+
+    uid: Annotated[str, Field(max_length=64)]
+    restarts: Annotated[int, Field(ge=0)]
+
+
+class ComparisonStatus(ApiModel):
+    """What candidate and stable are compared on: what both did since the same moment."""
+
+    pods: Annotated[
+        list[ComparedPod],
+        Field(max_length=3, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = []  # noqa: RUF012 - pydantic copies defaults
+    """The pods of stable that are compared with."""
+
+    chosen_time: _Time
+    """When they were chosen; older counters may be those of an earlier life."""
+
+    candidate: CounterBaseline | None = None
+    """The candidate's counters when the comparison began; absent before."""
+
+    stable: Annotated[
+        list[CounterBaseline],
+        Field(max_length=3, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = []  # noqa: RUF012 - pydantic copies defaults
+    """Stable's counters at the same moment, by pod."""
+
+    beginnings: Annotated[int, Field(ge=0)] = 0
+    """How often the comparison has begun."""
+
+    notice: _Text = ""
+    """Why it began anew."""
 
 
 class GateStatus(ApiModel):
@@ -164,6 +217,8 @@ class CandidateStatus(ApiModel):
     warmed_up: bool = False
     """Whether the requests that do not count are behind; the baseline was taken then."""
 
+    comparison: ComparisonStatus | None = None
+
     reloads: Annotated[int, Field(ge=0)] = 0
     """How often its pod was lost to a node and the trial began anew."""
 
@@ -171,7 +226,7 @@ class CandidateStatus(ApiModel):
     """What its pods suffer from and may recover from."""
 
     requests: Annotated[str, Field(max_length=32)] = ""
-    """Requests measured and their limit, such as '34/300'."""
+    """Requests measured and their limit, such as '34/300'; before, 'repeats 3/8'."""
 
     reason: _Word = ""
     """Why the attempt is being rolled back or held."""

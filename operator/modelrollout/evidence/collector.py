@@ -11,14 +11,16 @@ from typing import Final, TypeVar
 
 from imagegen import contract
 from modelrollout.evidence.queries import (
+    DEVICE_MEMORY,
     NAMESPACE,
+    PEAK_MEMORY,
     POD,
     PROBE_FAMILIES,
     SERVER_FAMILIES,
     Family,
 )
 from modelrollout.gates.evidence import ProbeTotals, Snapshot
-from modelrollout.gates.totals import Incomparable, Totals
+from modelrollout.gates.totals import Incomparable, LogMoments, Totals
 
 __all__ = ["Sample", "collect"]
 
@@ -29,6 +31,8 @@ _Key = tuple[str, str]
 
 _LONGEST_EDGE: Final = 1e6
 """Seconds; a limit is never beyond it."""
+
+_CLASSES: Final = frozenset(contract.REQUEST_CLASSES)
 
 _ROUNDING: Final = 1e-6
 """What a number of milliseconds may be off a whole one, as 1.7 is no exact binary fraction."""
@@ -73,6 +77,9 @@ class _Series:
 
     def has(self, name: str) -> bool:
         return (name, "") in self.values
+
+    def dimensions(self, name: str) -> list[str]:
+        return sorted(dimension for family, dimension in self.values if family == name)
 
     def of(self, name: str, dimension: str = "") -> float:
         sample = self.values.get((name, dimension))
@@ -144,8 +151,17 @@ def _totals(time: datetime, pod: str, series: _Series) -> Totals:
         timed=timed,
         within=within,
         out_of_memory=_count(series, contract.OOM_TOTAL),
+        log_moments=_log_moments(series),
+        peak_memory_share=_peak_memory_share(series),
     )
     totals.check()
+    # Every served request is in one class. A class that is missing in all families shows only here.
+    classed = sum(moments.count for moments in totals.log_moments.values())
+    if classed != timed:
+        raise _Unusable(
+            f"{contract.REQUEST_LOG_SECONDS_COUNT} has {classed} requests and "
+            f"{contract.REQUEST_DURATION_BUCKET} has {timed}"
+        )
     return totals
 
 
@@ -183,16 +199,14 @@ def _latencies(series: _Series) -> tuple[dict[int, int], int]:
     """
     name = contract.REQUEST_DURATION_BUCKET
     counts: dict[float, int] = {}
-    for (family, text), sample in series.values.items():
-        if family != name:
-            continue
+    for text in series.dimensions(name):
         try:
             edge = float(text)
         except ValueError:
             raise _Unusable(f"{name} has an edge '{text}'") from None
         if math.isnan(edge) or edge in counts:
             raise _Unusable(f"{name} has the edge '{text}' twice")
-        counts[edge] = _whole(name, sample.value)
+        counts[edge] = _count(series, name, text)
     timed = counts.pop(math.inf, None)
     if timed is None:
         raise _Unusable(f"there is no series of {name} ('+Inf')")
@@ -213,6 +227,33 @@ def _by_millisecond(counts: Mapping[float, int]) -> dict[int, int]:
         if nearest >= 1 and abs(milliseconds - nearest) <= _ROUNDING:
             result[nearest] = count
     return result
+
+
+def _log_moments(series: _Series) -> dict[str, LogMoments]:
+    """Return the moments of all classes with requests; only those were asked for."""
+    moments: dict[str, LogMoments] = {}
+    for name in series.dimensions(contract.REQUEST_LOG_SECONDS_COUNT):
+        if name not in _CLASSES:
+            raise _Unusable(
+                f"{contract.REQUEST_LOG_SECONDS_COUNT} has a class '{name}', which this operator "
+                "does not know: update the operator"
+            )
+        moments[name] = LogMoments(
+            _count(series, contract.REQUEST_LOG_SECONDS_COUNT, name),
+            series.of(contract.REQUEST_LOG_SECONDS_SUM, name),
+            series.of(contract.REQUEST_LOG_SECONDS_SQUARES_SUM, name),
+        )
+    return moments
+
+
+def _peak_memory_share(series: _Series) -> float | None:
+    """Return the largest share of the device's memory ever in use; on a CPU there is no device."""
+    if not series.dimensions(contract.VRAM_BYTES):
+        return None
+    total = series.of(contract.VRAM_BYTES, DEVICE_MEMORY)
+    if not 0 < total < math.inf:
+        raise _Unusable(f"{contract.VRAM_BYTES} ('{DEVICE_MEMORY}') is {total}")
+    return series.of(contract.VRAM_BYTES, PEAK_MEMORY) / total
 
 
 def _difference(one: Sample, other: Sample) -> str:

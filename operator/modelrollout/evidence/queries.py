@@ -15,7 +15,15 @@ from typing import Final
 from imagegen import contract
 from modelrollout.api.names import COMPONENT_LABEL
 
-__all__ = ["NAMESPACE", "POD", "PROBE_FAMILIES", "SERVER_FAMILIES", "Family"]
+__all__ = [
+    "DEVICE_MEMORY",
+    "NAMESPACE",
+    "PEAK_MEMORY",
+    "POD",
+    "PROBE_FAMILIES",
+    "SERVER_FAMILIES",
+    "Family",
+]
 
 
 def _as_prometheus_label(name: str) -> str:
@@ -30,6 +38,12 @@ _COMPONENT: Final = _as_prometheus_label(COMPONENT_LABEL)
 _DEVICE: Final = "device"
 """The one label of the busy time beside the common ones."""
 
+_KIND: Final = "kind"
+PEAK_MEMORY: Final = "peak_reserved"
+"""The most that the server's allocator ever held, load and warm-up included: what has to fit."""
+
+DEVICE_MEMORY: Final = "device_total"
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -41,10 +55,29 @@ class Family:
     """Label that tells the values of one pod apart, where there are several."""
 
 
-def _server(name: str, summed: Iterable[str] = (), *, dimension: str | None = None) -> Family:
+def _sum(name: str, summed: Iterable[str] = (), chosen: str = "") -> str:
     labels = ", ".join((*contract.COMMON_LABELS, *summed))
-    query = f'sum without ({labels}) ({name}{{{_COMPONENT}="server"}})'
-    return Family(name, query, dimension)
+    return f'sum without ({labels}) ({name}{{{_COMPONENT}="server"{chosen}}})'
+
+
+def _server(name: str, summed: Iterable[str] = (), *, dimension: str | None = None) -> Family:
+    return Family(name, _sum(name, summed), dimension)
+
+
+def _log_moments(name: str) -> Family:
+    """Return a family of which only classes with requests are asked: most have none.
+
+    `!= 0` lets pass what is no number; `> 0` would hide it.
+    """
+    used = f"{_sum(contract.REQUEST_LOG_SECONDS_COUNT)} != 0"
+    counted = name == contract.REQUEST_LOG_SECONDS_COUNT
+    query = used if counted else f"{_sum(name)} and ({used})"
+    return Family(name, query, contract.LABEL_REQUEST_CLASS)
+
+
+def _device_memory() -> Family:
+    kinds = f', {_KIND}=~"{PEAK_MEMORY}|{DEVICE_MEMORY}"'
+    return Family(contract.VRAM_BYTES, _sum(contract.VRAM_BYTES, chosen=kinds), _KIND)
 
 
 def _probe(name: str, arm: contract.Arm | None = None) -> Family:
@@ -61,8 +94,12 @@ SERVER_FAMILIES: Final = (
     _server(contract.REQUEST_GPU_SECONDS_SQUARES_SUM),
     _server(contract.GPU_BUSY_SECONDS_TOTAL, [_DEVICE]),
     _server(contract.OOM_TOTAL, [contract.LABEL_PHASE, contract.LABEL_RECOVERED]),
+    _log_moments(contract.REQUEST_LOG_SECONDS_COUNT),
+    _log_moments(contract.REQUEST_LOG_SECONDS_SUM),
+    _log_moments(contract.REQUEST_LOG_SECONDS_SQUARES_SUM),
+    _device_memory(),
 )
-"""The counters of server pods."""
+"""The counters of server pods, and the memory of their devices."""
 
 PROBE_FAMILIES: Final = (
     _probe(contract.PROBE_REPEAT_PROMPTS_TOTAL, contract.Arm.CANDIDATE),

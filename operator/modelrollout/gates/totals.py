@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from modelrollout.api.conditions import format_precise_time, parse_time
-from modelrollout.api.status import CounterBaseline, EdgeCount
+from modelrollout.api.status import ClassMoments, CounterBaseline, EdgeCount
 from modelrollout.errors import RolloutError
+from modelrollout.gates.moments import LogMoments, fold, named_classes
 
 __all__ = ["LARGEST_COUNT", "Incomparable", "LogMoments", "Totals", "is_count"]
 
@@ -36,35 +37,6 @@ class Incomparable(RolloutError):
 
     Its reason is ``PodChanged``, ``CounterReset`` or ``NotACounter``.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class LogMoments:
-    """Moments of the logarithm of latency (natural, of milliseconds) of one class of requests."""
-
-    count: int = 0
-    """Served requests of the class."""
-
-    total: float = 0.0
-    """Sum of the logarithms."""
-
-    squares: float = 0.0
-    """Sum of their squares."""
-
-    @property
-    def mean(self) -> float:
-        """Mean logarithm; 0 without requests."""
-        return self.total / self.count if self.count else 0.0
-
-    @property
-    def squared_deviations(self) -> float:
-        """Sum of the squared deviations from the mean."""
-        return max(0.0, self.squares - self.count * self.mean**2)
-
-    def __add__(self, other: LogMoments) -> LogMoments:
-        return LogMoments(
-            self.count + other.count, self.total + other.total, self.squares + other.squares
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +89,42 @@ class Totals:
     """Moments of log latency by request class; classes without requests may be absent."""
 
     peak_memory_share: float | None = None
-    """Largest share of the device's memory that was ever in use, from 0 to 1; None where the
-    server reports no device memory. No counter: a difference of totals has the later one's."""
+    """Largest share of the device's memory that the server ever reserved, from 0 to 1; None where
+    it reports no device memory. No counter: a difference of totals has the later one's."""
+
+    @classmethod
+    def over(cls, pods: Sequence[Totals]) -> Totals:
+        """Return the totals of several pods, one at least, at the same time, taken together.
+
+        Only edges that all of them have are in the result.
+        """
+        first = pods[0]
+        summed: dict[str, Any] = {
+            name: sum(getattr(pod, name) for pod in pods) for name in (*_COUNTS, *_AMOUNTS)
+        }
+        shares = [pod.peak_memory_share for pod in pods if pod.peak_memory_share is not None]
+        return replace(
+            first,
+            **summed,
+            pod=", ".join(pod.pod for pod in pods),
+            within={
+                edge: sum(pod.within[edge] for pod in pods)
+                for edge in first.within
+                if all(edge in pod.within for pod in pods)
+            },
+            log_moments={
+                name: sum((pod.log_moments.get(name, LogMoments()) for pod in pods), LogMoments())
+                for name in sorted({name for pod in pods for name in pod.log_moments})
+            },
+            peak_memory_share=max(shares, default=None),
+        )
 
     def since(self, baseline: Totals) -> Totals:
         """Return what happened after an earlier moment.
 
-        Only edges that both sets have are in the result.
+        Only edges that both sets have are in the result, and only classes that had requests
+        since. A class that the baseline does not have began at 0, or is among its other ones
+        (`modelrollout.gates.moments.fold`).
 
         Raises
         ------
@@ -145,6 +146,7 @@ class Totals:
             for edge, count in self.within.items()
             if edge in baseline.within
         }
+        changes["log_moments"] = self._log_moments_since(baseline)
         return replace(self, **changes)
 
     def check(self) -> None:
@@ -153,7 +155,8 @@ class Totals:
         Raises
         ------
         Incomparable
-            When one is negative, infinite, not a number, or a count is not whole.
+            When one is negative, infinite, not a number, a count is not whole, moments are those
+            of no numbers, or more memory was in use than there is.
         """
         for name in _COUNTS:
             self._check(name, getattr(self, name), whole=True)
@@ -161,13 +164,31 @@ class Totals:
             self._check(name, getattr(self, name), whole=False)
         for edge, count in self.within.items():
             self._check(f"within {edge} ms", count, whole=True)
+        for name, moments in self.log_moments.items():
+            self._check(f"requests of class {name}", moments.count, whole=True)
+            for amount in (moments.total, moments.squares):
+                self._check(f"log moments of class {name}", amount, whole=False)
+            if not moments.belong_together(moments.squares):
+                raise Incomparable("NotACounter", self._apart(name, moments))
+        share = self.peak_memory_share
+        if share is not None and not 0 <= share <= 1:
+            raise Incomparable(
+                "NotACounter", f"pod {self.pod} says that {share} of its device's memory was in use"
+            )
 
-    def to_baseline(self, edges: Iterable[int]) -> CounterBaseline:
-        """Return the form kept in status, with the named edges (in milliseconds) only.
+    def to_baseline(
+        self, edges: Iterable[int], classes: Sequence[str] | None = None
+    ) -> CounterBaseline:
+        """Return the form kept in status.
 
-        Memory events are not part of it: they count from the beginning of the pod, which is the
-        beginning of its attempt.
+        Parameters
+        ----------
+        edges
+            Edges of the histogram that are kept, in milliseconds.
+        classes
+            Request classes that are kept apart; by default what `named_classes` names.
         """
+        named = named_classes(self.log_moments) if classes is None else classes
         return CounterBaseline(
             pod=self.pod,
             time=format_precise_time(self.time),
@@ -184,11 +205,21 @@ class Totals:
                 for edge in sorted(set(edges))
                 if edge in self.within
             ],
+            out_of_memory=self.out_of_memory,
+            log_moments=[
+                ClassMoments(
+                    request_class=name,
+                    count=moments.count,
+                    total=repr(moments.total),
+                    squares=repr(moments.squares),
+                )
+                for name, moments in sorted(fold(self.log_moments, named).items())
+            ],
         )
 
     @classmethod
     def from_baseline(cls, baseline: CounterBaseline) -> Totals:
-        """Return the counters that were kept in status, memory events as 0.
+        """Return the counters that were kept in status.
 
         Raises
         ------
@@ -207,7 +238,36 @@ class Totals:
             busy_seconds=float(baseline.busy_seconds),
             timed=baseline.timed,
             within={item.edge_milliseconds: item.count for item in baseline.within},
-            out_of_memory=0,
+            out_of_memory=baseline.out_of_memory,
+            log_moments={
+                item.request_class: LogMoments(item.count, float(item.total), float(item.squares))
+                for item in baseline.log_moments
+            },
+        )
+
+    def _log_moments_since(self, baseline: Totals) -> dict[str, LogMoments]:
+        now = fold(self.log_moments, baseline.log_moments)
+        grown: dict[str, LogMoments] = {}
+        for name in sorted({*now, *baseline.log_moments}):
+            after = now.get(name, LogMoments())
+            before = baseline.log_moments.get(name, LogMoments())
+            moments = LogMoments(
+                self._grown(f"requests of class {name}", before.count, after.count),
+                self._grown(f"log latency of class {name}", before.total, after.total),
+                self._grown(f"squares of class {name}", before.squares, after.squares),
+            )
+            if not moments.belong_together(after.squares):
+                raise Incomparable(
+                    "CounterReset", f"{self._apart(name, moments)}: its process was restarted"
+                )
+            if moments.count:
+                grown[name] = moments
+        return grown
+
+    def _apart(self, name: str, moments: LogMoments) -> str:
+        return (
+            f"in class {name} pod {self.pod} counted {moments.count} requests with log moments "
+            f"{moments.total:.6g} and {moments.squares:.6g}, which no requests have"
         )
 
     def _grown(self, name: str, before: _Number, now: _Number) -> _Number:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from imagegen import contract
+from modelrollout.evidence.queries import PROBE_FAMILIES, SERVER_FAMILIES
 
 
 @dataclass
@@ -120,16 +121,47 @@ def server_values(requests: int = 0) -> Values:
         contract.REQUEST_GPU_SECONDS_SQUARES_SUM: [({}, requests * 0.65)],
         contract.GPU_BUSY_SECONDS_TOTAL: [({}, requests * 0.8)],
         contract.OOM_TOTAL: [({}, 0)],
+        **log_values({PLAIN: [1.0] * requests} if requests else {}),
     }
+
+
+PLAIN = contract.request_class(None, None, 1)
+LARGE = contract.request_class((1024, 1024), None, 1)
+
+
+def log_values(durations: Mapping[str, Sequence[float]]) -> Values:
+    """The moments of requests that took so many seconds, by class; others have no series."""
+    logs = {
+        name: [contract.log_duration(item) for item in each] for name, each in durations.items()
+    }
+    return {
+        contract.REQUEST_LOG_SECONDS_COUNT: _by_class(logs, len),
+        contract.REQUEST_LOG_SECONDS_SUM: _by_class(logs, sum),
+        contract.REQUEST_LOG_SECONDS_SQUARES_SUM: _by_class(
+            logs, lambda terms: sum(term**2 for term in terms)
+        ),
+    }
+
+
+def _by_class(
+    logs: Mapping[str, Sequence[float]], moment: Callable[[Sequence[float]], float]
+) -> list[tuple[dict[str, str], float]]:
+    return [({"request_class": name}, moment(terms)) for name, terms in logs.items()]
+
+
+def device_values(**bytes_by_kind: float) -> Values:
+    """The memory of a pod's device."""
+    return {contract.VRAM_BYTES: [({"kind": kind}, n) for kind, n in bytes_by_kind.items()]}
 
 
 def like_prometheus(pods: int) -> Answer:
     """Answer each query with the series of so many pods."""
     values = server_values(10)
+    asked = {family.query: family.name for family in (*SERVER_FAMILIES, *PROBE_FAMILIES)}
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         query = parse_qs(urlsplit(handler.path).query)["query"][0]
-        series = next((values[name] for name in values if f"({name}{{" in query), [])
+        series = values.get(asked[query], [])
         rows = [
             row(str(value), namespace="shop", pod=f"pod-{number}", **labels)
             for number in range(pods)

@@ -14,10 +14,19 @@ from imagegen import contract
 from modelrollout.evidence.collector import Sample, collect
 from modelrollout.evidence.queries import PROBE_FAMILIES, SERVER_FAMILIES
 from modelrollout.gates.evidence import ProbeTotals, Snapshot
-from tests.unit.evidence.answering import Values, server_values
+from tests.unit.evidence.answering import (
+    LARGE,
+    PLAIN,
+    Values,
+    device_values,
+    log_values,
+    server_values,
+)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FAMILIES = [family.name for family in (*SERVER_FAMILIES, *PROBE_FAMILIES)]
+COUNTERS = [family.name for family in SERVER_FAMILIES if family.name != contract.VRAM_BYTES]
+LOG_FAMILIES = [name for name in COUNTERS if "_log_seconds_" in name]
 
 Answers = dict[str, list[Sample]]
 
@@ -60,7 +69,7 @@ def test_faults_are_failed_requests_and_refusals_are_not() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300])
-@pytest.mark.parametrize("family", [family.name for family in SERVER_FAMILIES])
+@pytest.mark.parametrize("family", COUNTERS)
 def test_a_value_that_no_counter_has_makes_only_its_pod_unusable(family: str, value: float) -> None:
     broken = server_values(10)
     broken[family] = [(labels, value) for labels, _ in broken[family]]
@@ -74,12 +83,12 @@ def test_half_a_request_is_no_count() -> None:
     assert "imagegen_images_total is 2.5" in snapshot(answers(broken)).unusable["shop", "a"]
 
 
-@pytest.mark.parametrize("family", [family.name for family in SERVER_FAMILIES])
+@pytest.mark.parametrize("family", COUNTERS)
 def test_a_missing_counter_is_not_zero(family: str) -> None:
     missing: Values = {**server_values(10), family: []}
     seen = snapshot(answers(missing))
     assert seen.servers == {}
-    assert "there is no series of imagegen_" in seen.unusable["shop", "a"]
+    assert family in seen.unusable["shop", "a"]
 
 
 def test_a_pod_that_is_scraped_twice_is_unusable_and_says_where_they_differ() -> None:
@@ -122,6 +131,80 @@ def test_edges_are_whole_milliseconds_however_they_are_written() -> None:
     ]
     totals = snapshot(answers(values)).servers["shop", "a"]
     assert set(totals.within) == {300, 1700, 10_000}
+
+
+# -- log latency by class --------------------------------------------------------------------------
+def test_the_moments_of_each_class_are_read() -> None:
+    values = server_values(3) | log_values({PLAIN: [1.0, 2.0], LARGE: [4.0]})
+    moments = snapshot(answers(values)).servers["shop", "a"].log_moments
+    assert set(moments) == {PLAIN, LARGE}
+    one, two = math.log(1000), math.log(2000)
+    assert moments[PLAIN].count == 2
+    assert moments[PLAIN].mean == pytest.approx((one + two) / 2)
+    assert moments[PLAIN].squared_deviations == pytest.approx((two - one) ** 2 / 2)
+    assert moments[LARGE].count == 1
+    assert moments[LARGE].squared_deviations == pytest.approx(0, abs=1e-12)
+
+
+def test_a_server_without_requests_has_no_moments() -> None:
+    assert snapshot(answers(server_values(0))).servers["shop", "a"].log_moments == {}
+
+
+@pytest.mark.parametrize("family", LOG_FAMILIES)
+def test_a_class_that_one_family_lacks_makes_its_pod_unusable(family: str) -> None:
+    values = server_values(3) | log_values({PLAIN: [1.0, 2.0], LARGE: [4.0]})
+    values[family] = [row for row in values[family] if row[0]["request_class"] == PLAIN]
+    seen = snapshot(answers(values))
+    assert seen.servers == {}
+    assert family in seen.unusable["shop", "a"]
+
+
+def test_a_class_that_is_nowhere_is_missed() -> None:
+    values = server_values(3) | log_values({PLAIN: [1.0, 2.0]})
+    assert "has 2 requests" in snapshot(answers(values)).unusable["shop", "a"]
+
+
+@pytest.mark.parametrize("name", ["", "size_huge.steps_default.images_one", "x" * 10_000])
+def test_a_class_that_the_contract_does_not_know_is_refused(name: str) -> None:
+    values = server_values(2) | log_values({name: [1.0, 2.0]})
+    assert "update the operator" in snapshot(answers(values)).unusable["shop", "a"]
+
+
+@pytest.mark.parametrize("squares", [0.0, 47.7])
+def test_moments_that_no_requests_have_are_unusable(squares: float) -> None:
+    values = server_values(1)
+    values[contract.REQUEST_LOG_SECONDS_SQUARES_SUM] = [({"request_class": PLAIN}, squares)]
+    assert "which no requests have" in snapshot(answers(values)).unusable["shop", "a"]
+
+
+# -- device memory ---------------------------------------------------------------------------------
+def test_without_a_device_there_is_no_share_of_its_memory() -> None:
+    assert snapshot(answers(server_values(3))).servers["shop", "a"].peak_memory_share is None
+
+
+def test_the_peak_is_a_share_of_the_devices_memory() -> None:
+    values = server_values(3) | device_values(peak_reserved=60e9, device_total=80e9)
+    assert snapshot(answers(values)).servers["shop", "a"].peak_memory_share == 0.75
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        {"peak_reserved": 1e9},
+        {"device_total": 1e9},
+        {"peak_reserved": 1e9, "device_total": 0},
+        {"peak_reserved": 2e9, "device_total": 1e9},
+        {"peak_reserved": -1, "device_total": 1e9},
+        {"peak_reserved": math.nan, "device_total": 1e9},
+        {"peak_reserved": 1e9, "device_total": math.nan},
+        {"peak_reserved": 1e9, "device_total": math.inf},
+    ],
+)
+def test_memory_that_no_device_has_makes_only_its_pod_unusable(memory: dict[str, float]) -> None:
+    broken = server_values(3) | device_values(**memory)
+    seen = snapshot(answers(broken), answers(server_values(3), namespace="shop", pod="b"))
+    assert set(seen.servers) == {("shop", "b")}
+    assert set(seen.unusable) == {("shop", "a")}
 
 
 # -- probes ----------------------------------------------------------------------------------------
@@ -201,7 +284,11 @@ def test_a_missing_series_of_a_probe_is_not_zero(missing: str) -> None:
 @given(st.data())
 def test_the_order_of_series_does_not_matter(data: Any) -> None:
     parts = together(
-        answers(server_values(10)),
+        answers(
+            server_values(3)
+            | log_values({PLAIN: [1.0, 2.0], LARGE: [4.0]})
+            | device_values(peak_reserved=60e9, device_total=80e9)
+        ),
         answers(server_values(7), namespace="shop", pod="b"),
         probe(9, 0.001),
     )
@@ -210,9 +297,28 @@ def test_the_order_of_series_does_not_matter(data: Any) -> None:
 
 
 labels = st.dictionaries(
-    st.sampled_from(["namespace", "pod", "outcome", "le", "cluster"]), st.text(max_size=8)
+    st.sampled_from(["namespace", "pod", "outcome", "le", "cluster", "request_class", "kind"]),
+    st.text(max_size=8) | st.sampled_from([PLAIN, LARGE, "peak_reserved", "device_total"]),
 )
 samples = st.lists(st.builds(Sample, labels, st.floats()), max_size=6)
+
+
+@given(st.data())
+def test_whatever_one_value_is_only_its_pod_is_concerned(data: Any) -> None:
+    values = server_values(3) | device_values(peak_reserved=60e9, device_total=80e9)
+    family = data.draw(st.sampled_from(sorted(values)))
+    row = data.draw(st.integers(0, len(values[family]) - 1))
+    number = data.draw(st.floats() | st.integers(-3, 10**20).map(float))
+    values[family] = [
+        (labels, number if at == row else value)
+        for at, (labels, value) in enumerate(values[family])
+    ]
+    seen = snapshot(answers(values), answers(server_values(3), namespace="shop", pod="b"))
+    assert ("shop", "b") in seen.servers
+    if ("shop", "a") in seen.servers:
+        seen.servers["shop", "a"].check()
+    else:
+        assert "pod shop/a" in seen.unusable["shop", "a"]
 
 
 @given(st.fixed_dictionaries(dict.fromkeys(FAMILIES, samples)))
