@@ -1,0 +1,147 @@
+"""One stopping line for an estimate that gets more precise: Lévy's inequality in score form.
+
+Let an estimate ``d`` of a log ratio have the variance ``1 / I``; ``I`` is the information so far.
+The score ``S(m) = I (d - m)`` behaves like Brownian motion with drift ``delta - m`` in the time
+``I``. Of a motion without drift Lévy's inequality says that it ever exceeds a line within a planned
+time with at most twice the probability of being above it at the end. So with the line at
+``z sqrt(I_max)`` and ``z`` the normal quantile of ``1 - alpha / 2``, looking at all times costs no
+more than `alpha` (Kurennoy and others, "YEAST", NeurIPS 2025, for sums; here for scores).
+
+Past the planned information the line goes on in proportion to it. By inversion of time, the
+motion then ever crosses that continuation with probability `alpha` at most, too; more evidence
+than was planned never makes the interval narrower.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from scipy.special import ndtri
+
+from modelrollout.gates.sequential.judgement import Judgement
+from modelrollout.gates.verdict import Verdict
+
+__all__ = ["FEWEST_REQUESTS", "LEAST_VARIANCE", "Course", "judge_course"]
+
+FEWEST_REQUESTS: Final = 30
+"""Requests of the candidate below which its score is not taken to be normal."""
+
+LEAST_VARIANCE: Final = 1e-6
+"""Of a log time: times closer than a thousandth are equal as far as one can measure, and requests
+that took exactly the same time do not carry infinite information."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How far an estimate has come."""
+
+    n: int
+    """Requests of the candidate so far."""
+
+    log_estimate: float
+    information: float
+    """Inverse variance of `log_estimate`."""
+
+    planned: float
+    """Information at the end of the plan, at least that after `FEWEST_REQUESTS` requests."""
+
+
+def judge_course(
+    course: Course,
+    *,
+    fail_above: float,
+    pass_below: float,
+    alpha_fail: float,
+    alpha_pass: float,
+    subject: str,
+) -> Judgement:
+    """Judge an estimate against a margin for Fail and one for Pass.
+
+    Parameters
+    ----------
+    course
+        The estimate and its information.
+    fail_above
+        Fail when the ratio (or mean) is shown to be above it.
+    pass_below
+        Pass when it is shown to be below it.
+    alpha_fail, alpha_pass
+        Largest probability of ever failing at `fail_above` and of ever passing at `pass_below`.
+    subject
+        What is estimated, for the message.
+
+    Returns
+    -------
+    Judgement
+        Its estimate, bounds and limit are on the scale of the margins, not on that of logarithms.
+    """
+    low = course.log_estimate - _reach(course, alpha_fail)
+    high = course.log_estimate + _reach(course, alpha_pass)
+    shown = f"{subject} {_exp(course.log_estimate):.4g} over {course.n} requests"
+    between = f"{shown}, between {_exp(low):.4g} and {_exp(high):.4g}"
+    needed: int | None = None
+    if course.n < FEWEST_REQUESTS:
+        verdict, reason = Verdict.INCONCLUSIVE, "MoreRequestsNeeded"
+        needed = _needed(course, pass_below, alpha_pass)
+        message = f"{shown}: not judged below {FEWEST_REQUESTS} requests"
+    elif low > _log(fail_above):
+        verdict, reason = Verdict.FAIL, "LimitExceeded"
+        message = f"{between}: above {fail_above:.4g}"
+    elif high < _log(pass_below):
+        verdict, reason, needed = Verdict.PASS, "WithinLimit", 0
+        message = f"{between}: below {pass_below:.4g}"
+    else:
+        verdict, reason = Verdict.INCONCLUSIVE, "MoreRequestsNeeded"
+        needed = _needed(course, pass_below, alpha_pass)
+        message = between + (
+            "" if needed is None else f"; passes at about {course.n + needed} requests like these"
+        )
+    return Judgement(
+        verdict,
+        reason,
+        course.n,
+        _exp(course.log_estimate),
+        _exp(low),
+        _exp(high),
+        fail_above,
+        needed,
+        message,
+    )
+
+
+def _reach(course: Course, alpha: float) -> float:
+    """Return the half-width of the interval for the log estimate."""
+    within_plan = min(course.information, course.planned)
+    return _quantile(alpha) * math.sqrt(course.planned) / within_plan
+
+
+def _needed(course: Course, pass_below: float, alpha: float) -> int | None:
+    """Return how many more requests pass if estimate, spread and shares of the arms stay."""
+    gap = _log(pass_below) - course.log_estimate
+    if gap <= 0:
+        return None
+    information = _quantile(alpha) * math.sqrt(course.planned) / gap
+    if information >= course.planned:
+        return None
+    passing = math.floor(course.n * information / course.information) + 1
+    return max(1, max(FEWEST_REQUESTS, passing) - course.n)
+
+
+@lru_cache(maxsize=64)
+def _quantile(alpha: float) -> float:
+    """Return the height of the line for a planned information of 1."""
+    return -float(ndtri(alpha / 2))
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
