@@ -1,0 +1,434 @@
+"""The tests of the candidate against stable: log latency, means, two-arm counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm, poisson_means_test
+
+from modelrollout.gates.sequential import (
+    Judgement,
+    Verdict,
+    log_information,
+    log_latency,
+    mean_limit,
+    mean_ratio,
+    two_arm_counts,
+)
+
+ALPHA = 0.05
+Z = float(norm.ppf(1 - ALPHA / 2))
+
+Moments = tuple[float, float, float]
+Strata = list[tuple[float, float, float, float, float, float]]
+
+WORSE = [Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL]
+"""Verdicts in the order in which more bad requests may change them."""
+
+
+def moments(logs: Any) -> Moments:
+    values = np.asarray(logs, dtype=float)
+    mean = float(values.mean()) if values.size else 0.0
+    return float(values.size), mean, float(((values - mean) ** 2).sum())
+
+
+def latency(strata: Strata, **changes: float) -> Judgement:
+    """Judge against +10 % for Fail and +25 % for Pass, with 300 requests planned."""
+    n = sum(item[0] for item in strata if item[3])
+    given: dict[str, float] = {
+        "margin_fail": 1.10,
+        "margin_pass": 1.25,
+        "information_max": log_information(strata) * 300 / max(1, n),
+        "alpha": ALPHA,
+    }
+    return log_latency(strata, **{**given, **changes})
+
+
+def traffic(ratio: float, n: int, *, seed: int = 7, spread: float = 0.3) -> Strata:
+    """Requests of two classes; the candidate gets every fifth."""
+    rng = np.random.default_rng(seed)
+    strata: Strata = []
+    for centre, part in ((3.0, 0.6), (3.7, 0.4)):
+        size = round(part * n)
+        candidate = rng.normal(centre + math.log(ratio), spread, size)
+        stable = rng.normal(centre, spread, 4 * size)
+        strata.append((*moments(candidate), *moments(stable)))
+    return strata
+
+
+# -- log latency: the formula ----------------------------------------------------------------------
+
+
+@given(
+    n_c=st.integers(30, 300),
+    n_s=st.integers(2, 2000),
+    difference=st.floats(-1, 1),
+    variance=st.floats(1e-3, 1),
+)
+def test_with_one_class_the_score_is_the_textbook_one(
+    n_c: int, n_s: int, difference: float, variance: float
+) -> None:
+    # given one class with known moments
+    squares = variance * (n_c + n_s - 2)
+    strata: Strata = [(n_c, 2.0 + difference, squares / 3, n_s, 2.0, squares * 2 / 3)]
+    information = 1 / (variance * (1 / n_c + 1 / n_s))
+    planned = information * 300 / n_c
+
+    # when it is judged
+    judgement = latency(strata)
+
+    # then the verdict is where the score is beyond the line, and the interval says the same
+    assert log_information(strata) == pytest.approx(information)
+    line = Z * math.sqrt(planned)
+    score_fail = information * (difference - math.log(1.10))
+    score_pass = information * (difference - math.log(1.25))
+    if abs(score_fail - line) > 1e-6 and abs(score_pass + line) > 1e-6:
+        expected = (
+            Verdict.FAIL
+            if score_fail > line
+            else Verdict.PASS
+            if score_pass < -line
+            else Verdict.INCONCLUSIVE
+        )
+        assert judgement.verdict is expected
+    assert judgement.estimate == pytest.approx(math.exp(difference))
+    assert judgement.low == pytest.approx(math.exp(difference - line / information))
+    assert judgement.high == pytest.approx(math.exp(difference + line / information))
+
+
+def test_classes_are_compared_within_themselves() -> None:
+    """A candidate that got more of the slow class is not slower."""
+    # given equal times in each class, and a candidate that serves mostly the slow one
+    rng = np.random.default_rng(1)
+    quick, slow = rng.normal(2, 0.2, 400), rng.normal(4, 0.2, 400)
+    strata: Strata = [
+        (*moments(quick[:20]), *moments(quick[20:])),
+        (*moments(slow[:200]), *moments(slow[200:])),
+    ]
+    pooled: Strata = [
+        (
+            *moments(np.concatenate([quick[:20], slow[:200]])),
+            *moments(np.concatenate([quick[20:], slow[200:]])),
+        )
+    ]
+
+    # then only the unstratified comparison is misled
+    assert latency(strata).verdict is Verdict.PASS
+    assert latency(strata).estimate == pytest.approx(1.0, abs=0.05)
+    unstratified = latency(pooled).estimate
+    assert unstratified is not None
+    assert unstratified > 1.5
+
+
+def test_a_class_with_a_small_spread_counts_for_more() -> None:
+    # given a steady class that is 20 % slower and an erratic one that is not
+    strata: Strata = [
+        (100.0, 2.18, 100 * 0.1**2, 400.0, 2.0, 400 * 0.1**2),
+        (100.0, 3.00, 100 * 1.0**2, 400.0, 3.0, 400 * 1.0**2),
+    ]
+
+    # then the estimate is close to that of the steady one
+    estimate = latency(strata).estimate
+    assert estimate is not None
+    assert estimate > math.exp(0.15)
+
+
+def test_classes_of_one_arm_only_count_for_nothing() -> None:
+    strata = traffic(1.0, 60)
+    lonely: Strata = [*strata, (50.0, 9.0, 1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 70.0, 1.0, 2.0)]
+    assert latency(lonely) == latency(strata)
+
+
+def test_below_thirty_requests_nothing_is_decided() -> None:
+    few = latency(traffic(5.0, 20))
+    assert few.verdict is Verdict.INCONCLUSIVE
+    assert latency(traffic(5.0, 40)).verdict is Verdict.FAIL
+    soon = latency(traffic(1.0, 20))
+    assert soon.needed is not None
+    assert soon.needed >= 10
+
+
+def test_the_requests_that_are_still_needed_are_enough() -> None:
+    """With the same mean and spread, it passes at the number that was said, and not before."""
+    strata: Strata = [(40.0, 2.0, 40 * 0.09, 160.0, 2.0, 160 * 0.09)]
+    judgement = latency(strata)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.needed is not None
+
+    def grown(n: int) -> Verdict:
+        same: Strata = [(n, 2.0, n * 0.09, 4.0 * n, 2.0, 4 * n * 0.09)]
+        return latency(same).verdict
+
+    assert grown(40 + judgement.needed + 1) is Verdict.PASS
+    assert grown(40 + judgement.needed - 2) is Verdict.INCONCLUSIVE
+
+
+def test_times_that_are_all_equal_are_no_infinite_information() -> None:
+    same = latency([(40.0, 2.0, 0.0, 160.0, 2.0, 0.0)])
+    slower = latency([(40.0, 2.2, 0.0, 160.0, 2.0, 0.0)])
+    assert (same.verdict, slower.verdict) == (Verdict.PASS, Verdict.FAIL)
+    assert math.isfinite(log_information([(40.0, 2.0, 0.0, 160.0, 2.0, 0.0)]))
+
+
+def test_more_evidence_than_was_planned_makes_no_interval_narrower() -> None:
+    small, large = traffic(1.0, 300), traffic(1.0, 3000)
+    plan = log_information(small)
+    at_plan = latency(small, information_max=plan)
+    beyond = latency(large, information_max=plan)
+    assert at_plan.low is not None
+    assert at_plan.high is not None
+    assert beyond.low is not None
+    assert beyond.high is not None
+    assert beyond.high / beyond.low == pytest.approx(at_plan.high / at_plan.low, rel=1e-6)
+
+
+# -- log latency: laws -----------------------------------------------------------------------------
+
+
+@given(
+    ratio=st.floats(0.5, 2.0),
+    more=st.floats(1.0, 3.0),
+    n=st.integers(30, 300),
+    seed=st.integers(0, 50),
+)
+def test_a_slower_candidate_never_gets_a_better_verdict(
+    ratio: float, more: float, n: int, seed: int
+) -> None:
+    faster = latency(traffic(ratio, n, seed=seed)).verdict
+    slower = latency(traffic(ratio * more, n, seed=seed)).verdict
+    assert WORSE.index(slower) >= WORSE.index(faster)
+
+
+@given(order=st.permutations(range(2)), ratio=st.floats(0.7, 1.6), n=st.integers(30, 200))
+def test_the_order_of_classes_and_the_unit_of_time_change_nothing(
+    order: list[int], ratio: float, n: int
+) -> None:
+    strata = traffic(ratio, n)
+    moved: Strata = [
+        (c, mean_c + 6.9, ss_c, s, mean_s + 6.9, ss_s)
+        for c, mean_c, ss_c, s, mean_s, ss_s in (strata[index] for index in order)
+    ]
+    one, other = latency(strata), latency(moved)
+    assert one.verdict is other.verdict
+    assert one.estimate == pytest.approx(other.estimate)
+
+
+@given(effect=st.floats(1, 10), ratio=st.floats(0.5, 2))
+def test_requests_that_come_together_decide_later(effect: float, ratio: float) -> None:
+    strata = traffic(ratio, 120)
+    plain = latency(strata)
+    spread = latency(
+        strata,
+        design_effect=effect,
+        information_max=log_information(strata, design_effect=effect) * 300 / 120,
+    )
+    assert spread.verdict in (plain.verdict, Verdict.INCONCLUSIVE)
+    assert spread.estimate == plain.estimate
+
+
+wild = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=True), st.integers(-5, 10**400), st.just(math.nan)
+)
+
+
+@given(st.lists(st.tuples(wild, wild, wild, wild, wild, wild), max_size=4), wild, wild, wild, wild)
+def test_whatever_it_is_given_it_raises_nothing(
+    strata: Any, margin_fail: float, margin_pass: float, planned: float, alpha: float
+) -> None:
+    judgement = log_latency(
+        strata,
+        margin_fail=margin_fail,
+        margin_pass=margin_pass,
+        information_max=planned,
+        alpha=alpha,
+    )
+    assert judgement.verdict in Verdict
+
+
+@pytest.mark.parametrize(
+    "strata",
+    [
+        [],
+        [(0.0, 0.0, 0.0, 100.0, 1.0, 1.0)],
+        [(100.0, math.nan, 1.0, 100.0, 1.0, 1.0)],
+        [(100.0, 1.0, -1.0, 100.0, 1.0, 1.0)],
+        [(100.5, 1.0, 1.0, 100.0, 1.0, 1.0)],
+        [(100.0, 1.0, math.inf, 100.0, 1.0, 1.0)],
+    ],
+)
+def test_what_is_no_measurement_is_invalid(strata: Strata) -> None:
+    assert latency(strata, information_max=100.0).verdict is Verdict.INVALID
+
+
+def test_it_is_stable_with_ten_million_requests() -> None:
+    n = 5e6
+    equal = latency([(n, 9.5, n * 0.1, n, 9.5, n * 0.1)], information_max=n)
+    slower = latency([(n, 9.5 + math.log(1.11), n * 0.1, n, 9.5, n * 0.1)], information_max=n)
+    assert (equal.verdict, slower.verdict) == (Verdict.PASS, Verdict.FAIL)
+
+
+@pytest.mark.parametrize(("ratio", "wrong"), [(1.10, Verdict.FAIL), (1.25, Verdict.PASS)])
+def test_at_a_margin_looking_often_errs_in_at_most_one_course_of_twenty(
+    ratio: float, wrong: Verdict
+) -> None:
+    rng = np.random.default_rng(20260301)
+    courses, erred = 300, 0
+    for _ in range(courses):
+        candidate = rng.normal(math.log(ratio), 0.35, 150)
+        stable = rng.normal(0.0, 0.35, 600)
+        for n in range(30, 151, 10):
+            strata: Strata = [(*moments(candidate[:n]), *moments(stable[: 4 * n]))]
+            planned = log_information(strata) * 150 / n
+            verdict = latency(strata, information_max=planned).verdict
+            if verdict is not Verdict.INCONCLUSIVE:
+                erred += verdict is wrong
+                break
+    assert erred <= 0.05 * courses + 3 * math.sqrt(0.05 * 0.95 * courses)
+
+
+# -- means -----------------------------------------------------------------------------------------
+
+
+def test_a_mean_is_judged_by_the_spread_of_its_logarithm() -> None:
+    judgement = mean_limit(100, 2.0, 0.6, limit=2.5, n_max=300, alpha=ALPHA)
+    reach = Z * math.sqrt(300 / 100) * 0.3 / math.sqrt(100)
+    assert judgement.low == pytest.approx(2.0 * math.exp(-reach))
+    assert judgement.high == pytest.approx(2.0 * math.exp(reach))
+    assert judgement.verdict is Verdict.PASS
+
+
+@given(
+    n=st.integers(30, 10**7),
+    mean=st.floats(1e-6, 1e6),
+    spread=st.floats(0, 3),
+    more=st.floats(1, 10),
+)
+def test_a_greater_mean_never_gets_a_better_verdict(
+    n: int, mean: float, spread: float, more: float
+) -> None:
+    def judged(value: float) -> int:
+        found = mean_limit(n, value, spread * value, limit=1.0, n_max=10**7, alpha=ALPHA)
+        return WORSE.index(found.verdict)
+
+    assert judged(mean * more) >= judged(mean)
+
+
+def test_a_mean_is_compared_with_stables() -> None:
+    def judged(ratio: float) -> Verdict:
+        return mean_ratio(
+            40,
+            ratio,
+            0.3 * ratio,
+            160,
+            1.0,
+            0.3,
+            margin_fail=1.15,
+            margin_pass=1.4,
+            n_max=300,
+            alpha=ALPHA,
+        ).verdict
+
+    assert judged(1.0) is Verdict.PASS
+    assert judged(1.2) is Verdict.INCONCLUSIVE
+    assert judged(1.6) is Verdict.FAIL
+
+
+def test_amounts_that_are_all_zero_are_within_every_limit() -> None:
+    assert mean_limit(10, 0.0, 0.0, limit=1.0, n_max=300, alpha=ALPHA).needed == 20
+    assert mean_limit(30, 0.0, 0.0, limit=0.0, n_max=300, alpha=ALPHA).verdict is Verdict.PASS
+    assert mean_limit(30, 0.1, 0.0, limit=0.0, n_max=300, alpha=ALPHA).verdict is Verdict.FAIL
+
+
+@given(st.tuples(wild, wild, wild), st.tuples(wild, wild, wild), wild, wild)
+def test_means_raise_nothing(candidate: Any, stable: Any, limit: Any, margin: Any) -> None:
+    assert mean_limit(*candidate, limit=limit, n_max=margin, alpha=ALPHA).verdict in Verdict
+    found = mean_ratio(
+        *candidate, *stable, margin_fail=limit, margin_pass=margin, n_max=300, alpha=ALPHA
+    )
+    assert found.verdict in Verdict
+
+
+# -- two-arm counts --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("at_stable", "failing"), [(0, 3), (2, 5)])
+def test_at_a_fifth_of_the_requests_it_fails_at_the_published_number_of_events(
+    at_stable: int, failing: int
+) -> None:
+    def judged(events: int) -> Verdict:
+        return two_arm_counts(events, 20, at_stable, 80, max_ratio=1, alpha=ALPHA).verdict
+
+    assert judged(failing) is Verdict.FAIL
+    assert judged(failing - 1) is Verdict.INCONCLUSIVE
+
+
+def test_it_asks_for_more_than_the_tests_for_a_single_look_do() -> None:
+    """Whatever fails here is significant in the exact test and the E-test of one look, too."""
+    assert poisson_means_test(0, 100, 3, 100).pvalue == pytest.approx(0.0883790, abs=1e-7)
+    failing = [
+        (k_c, k_s)
+        for k_c in range(15)
+        for k_s in range(6)
+        if two_arm_counts(k_c, 20, k_s, 80, max_ratio=1, alpha=ALPHA).verdict is Verdict.FAIL
+    ]
+    assert failing
+    for k_c, k_s in failing:
+        exact = binomtest(k_c, k_c + k_s, 0.2, alternative="greater").pvalue
+        assert exact <= ALPHA
+        assert poisson_means_test(k_c, 20, k_s, 80, alternative="greater").pvalue <= ALPHA
+
+
+def test_one_event_against_none_is_caught_at_a_small_share() -> None:
+    assert two_arm_counts(1, 2, 0, 98, max_ratio=1, alpha=ALPHA).verdict is Verdict.FAIL
+    assert two_arm_counts(1, 50, 0, 50, max_ratio=1, alpha=ALPHA).verdict is Verdict.INCONCLUSIVE
+
+
+def test_sparse_errors_against_none_at_all_are_caught() -> None:
+    """An error in every second minute, where stable has none: no window hides them."""
+    caught = [
+        errors
+        for errors in range(1, 20)
+        if two_arm_counts(errors, 30 * errors, 0, 30 * errors, max_ratio=1, alpha=ALPHA).verdict
+        is Verdict.FAIL
+    ]
+    assert caught[0] <= 7
+
+
+def test_no_event_is_no_proof_of_anything() -> None:
+    judgement = two_arm_counts(0, 10_000, 0, 10_000, max_ratio=1, alpha=ALPHA)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.estimate is None
+
+
+def test_twice_as_often_is_allowed_when_it_is_said_so() -> None:
+    assert two_arm_counts(60, 100, 30, 100, max_ratio=1, alpha=ALPHA).verdict is Verdict.FAIL
+    assert two_arm_counts(60, 100, 30, 100, max_ratio=6, alpha=ALPHA).verdict is Verdict.PASS
+    judgement = two_arm_counts(60, 100, 30, 100, max_ratio=2, alpha=ALPHA)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.estimate == pytest.approx(2.0)
+
+
+@given(
+    k_c=st.integers(0, 200),
+    k_s=st.integers(0, 200),
+    more=st.integers(0, 50),
+    share=st.floats(0.01, 0.99),
+)
+def test_more_events_never_get_a_better_verdict(
+    k_c: int, k_s: int, more: int, share: float
+) -> None:
+    def judged(events: int) -> int:
+        found = two_arm_counts(events, share, k_s, 1 - share, max_ratio=1, alpha=ALPHA)
+        return WORSE.index(found.verdict)
+
+    assert judged(k_c + more) >= judged(k_c)
+
+
+@given(wild, wild, wild, wild, wild)
+def test_counts_raise_nothing(k_c: Any, e_c: float, k_s: Any, e_s: float, ratio: float) -> None:
+    assert two_arm_counts(k_c, e_c, k_s, e_s, max_ratio=ratio, alpha=ALPHA).verdict in Verdict
