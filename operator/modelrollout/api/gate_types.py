@@ -15,10 +15,13 @@ __all__ = [
     "ErrorsGate",
     "Gate",
     "GateMode",
+    "GpuMemoryGate",
     "LatencyGate",
     "OutOfMemoryGate",
+    "QueryGate",
     "StabilityGate",
     "StabilityKind",
+    "TextAccuracyGate",
 ]
 
 
@@ -33,16 +36,55 @@ class StabilityKind(StrEnum):
     """Which images a stability gate compares."""
 
     REPEAT = "Repeat"
+    BATCH = "Batch"
+    SEED = "Seed"
+    DRIFT = "Drift"
+
+
+_MEASURED_STABILITY = [StabilityKind.REPEAT.value]
+"""The kinds that the probe measures: the custom resource takes no others."""
+
+_IncreasePercent = Annotated[int, Field(ge=1, le=1000)]
 
 
 class LatencyGate(ApiModel):
-    """A share of requests (the percentile) must be answered within a time."""
+    """Latency: a share of requests answered within a time, or not much slower than stable's."""
 
-    percentile: Annotated[int, Field(ge=50, le=99)]
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.maxMilliseconds) != has(self.maxIncreasePercent)",
+                (
+                    "exactly one of `maxMilliseconds` (with `percentile`) and "
+                    "`maxIncreasePercent` must be set; declare two gates to have both"
+                ),
+            ),
+            (
+                "has(self.percentile) == has(self.maxMilliseconds)",
+                "`percentile` and `maxMilliseconds` belong together: set both or neither",
+            ),
+            (
+                (
+                    "!has(self.passMarginPercent) || (has(self.maxIncreasePercent) && "
+                    "self.passMarginPercent > self.maxIncreasePercent)"
+                ),
+                "`passMarginPercent` must be greater than `maxIncreasePercent`, and goes with it",
+            ),
+        )
+    )
+
+    percentile: Annotated[int, Field(ge=50, le=99)] | None = None
     """Percentile, such as 95: at most 5 percent of requests may take longer."""
 
-    max_milliseconds: Annotated[int, Field(ge=1, le=3600000)]
+    max_milliseconds: Annotated[int, Field(ge=1, le=3600000)] | None = None
     """Longest time from arrival to answer, queue included, in milliseconds."""
+
+    max_increase_percent: _IncreasePercent | None = None
+    """How much slower than stable served requests may be; slower is rolled back."""
+
+    pass_margin_percent: Annotated[int, Field(ge=2, le=10000)] | None = None
+    """Increase that must be ruled out to pass; two and a half times `maxIncreasePercent` when
+    absent. The closer the two are, the more requests it takes to tell them apart."""
 
 
 class OutOfMemoryGate(ApiModel):
@@ -50,6 +92,18 @@ class OutOfMemoryGate(ApiModel):
 
     max_count: Annotated[int, Field(ge=0, le=1000)]
     """Most events since the attempt began; one more rolls back at once."""
+
+    max_times_stable: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Most events per request, as a multiple of stable's; more often is rolled back although the
+    count is allowed."""
+
+
+class GpuMemoryGate(ApiModel):
+    """The peak of GPU memory in use: how near the candidate came to running out of it."""
+
+    max_percent: Annotated[int, Field(ge=1, le=100)]
+    """Largest share of the device's memory that may ever be in use, in percent, such as 92; one
+    peak beyond it rolls back at once."""
 
 
 class ErrorsGate(ApiModel):
@@ -60,23 +114,62 @@ class ErrorsGate(ApiModel):
 
 
 class CostGate(ApiModel):
-    """GPU time per delivered image, at the pool's price."""
+    """GPU time per delivered image, at the pool's price; with two limits, both must be kept."""
 
-    max_per_image: DecimalString
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.maxPerImage) || has(self.maxIncreasePercent)",
+                "at least one of `maxPerImage` and `maxIncreasePercent` must be set",
+            )
+        )
+    )
+
+    max_per_image: DecimalString | None = None
     """Highest cost of one image, in the currency of the pool's price."""
+
+    max_increase_percent: _IncreasePercent | None = None
+    """How much dearer than stable's an image may be; dearer is rolled back. To pass, two and a half
+    times as much must be ruled out."""
 
 
 class StabilityGate(ApiModel):
     """Pixel stability deviation: how much images differ that should be equal."""
 
-    kind: StabilityKind
+    kind: Annotated[StabilityKind, Field(json_schema_extra={"enum": _MEASURED_STABILITY})]
     """`Repeat`: same prompt, same seed, same batch shape, several runs."""
 
     max: DecimalString
     """Largest deviation allowed, on the scale of 0 to 1; half of one 8-bit level is '0.002'."""
 
 
-GATE_KINDS = ("latency", "outOfMemory", "errors", "cost", "stability")
+class TextAccuracyGate(ApiModel):
+    """How much of the words in a prompt can be read in its pictures; both limits must be kept.
+
+    Not a kind of `Gate` yet: the probe does not read pictures.
+    """
+
+    min_percent: Annotated[int, Field(ge=1, le=99)] | None = None
+    """Smallest mean accuracy over prompts, in percent."""
+
+    max_drop_percent: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many percentage points the mean may be below stable's, on the same prompts and seeds."""
+
+
+class QueryGate(ApiModel):
+    """A value that the administrator has taught the operator to ask for.
+
+    Not a kind of `Gate` yet: the operator's configuration has no templates.
+    """
+
+    template: DnsLabel
+    """Name of the administrator's query template."""
+
+    max: DecimalString
+    """Largest value allowed."""
+
+
+GATE_KINDS = ("latency", "outOfMemory", "gpuMemory", "errors", "cost", "stability")
 """The members of a gate of which exactly one is set, by their names in YAML."""
 
 _EXACTLY_ONE = (
@@ -105,6 +198,13 @@ class Gate(ApiModel):
 
     latency: LatencyGate | None = None
     out_of_memory: OutOfMemoryGate | None = None
+    gpu_memory: GpuMemoryGate | None = None
     errors: ErrorsGate | None = None
     cost: CostGate | None = None
     stability: StabilityGate | None = None
+
+    @property
+    def criterion(self) -> ApiModel | None:
+        """What is declared; None when it is of a kind that this version does not know."""
+        members = (getattr(self, name) for name in type(self).model_fields)
+        return next((member for member in members if isinstance(member, ApiModel)), None)

@@ -150,11 +150,13 @@ class Spec(ApiModel):
                     (
                         (
                             "self.exists(g, (!has(g.mode) || g.mode == 'Enforce') && "
-                            "(has(g.latency) || has(g.errors)))"
+                            "(has(g.errors) || "
+                            "(has(g.latency) && has(g.latency.maxMilliseconds))))"
                         ),
                         (
-                            "at least one gate with the mode 'Enforce' must be `latency` or "
-                            "`errors`: a candidate that answers nothing must not pass"
+                            "at least one gate with the mode 'Enforce' must be `errors`, or "
+                            "`latency` with `maxMilliseconds`: "
+                            "a candidate that answers nothing must not pass"
                         ),
                     ),
                 ),

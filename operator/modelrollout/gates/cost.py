@@ -1,30 +1,41 @@
-"""Cost: GPU time per delivered image, at the pool's price."""
+"""Cost: GPU time per delivered image at the pool's price, against a limit and against stable."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
 from modelrollout.api.gate_types import CostGate
-from modelrollout.gates.evidence import Evidence
-from modelrollout.gates.look import Look, Unmeasured
-from modelrollout.gates.sequential import mean_half_width
-from modelrollout.gates.totals import Totals
-from modelrollout.gates.verdict import Finding, Verdict
+from modelrollout.gates.changes import ChangeWords, Margins, change_finding
+from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.look import Look
+from modelrollout.gates.sequential import Judgement, mean_limit, mean_ratio
+from modelrollout.gates.shares import confidence
+from modelrollout.gates.totals import Totals, is_count
+from modelrollout.gates.verdict import Finding, Unmeasured, Verdict, all_of, unknown
 
-__all__ = ["FEWEST_REQUESTS", "judge"]
-
-FEWEST_REQUESTS: Final = 20
-"""Below it the mean is not close enough to normal for its interval to be trusted."""
+__all__ = ["KIND", "CostSample", "price_per_second", "sample_of"]
 
 _SECONDS_PER_HOUR: Final = 3600
 _ROUNDING: Final = 1e-9
 """Relative error that sums of floating-point numbers may have picked up."""
 
+_LARGEST_PRICE: Final = Decimal(10**15)
+"""Beyond it products of prices need no longer be numbers."""
 
-def judge(gate: CostGate, look: Look) -> Finding:
+_WORDS: Final = ChangeWords(
+    more="dearer", less="cheaper", as_much="as dear", same="as dear as stable"
+)
+
+
+def _needs(gate: CostGate) -> frozenset[Need]:
+    needs = {Need.REQUESTS}
+    return frozenset(needs if gate.max_increase_percent is None else needs | {Need.COMPARISON})
+
+
+def _judge(gate: CostGate, look: Look) -> Finding:
     """Judge the cost of busy GPU time per delivered image.
 
     Busy time, not time held: an idle candidate is not an expensive one. Failed attempts are busy
@@ -33,41 +44,30 @@ def judge(gate: CostGate, look: Look) -> Finding:
     The interval comes from the spread of busy seconds over requests; images per request, and the
     part of busy time that failed attempts took, are taken as observed.
     """
-    limit = f"<= {gate.max_per_image} per image"
-    measured = look.measured
-    if isinstance(measured, Unmeasured):
-        return measured.finding(limit)
-    sample = _sample(measured, look.evidence)
-    if isinstance(sample, Unmeasured):
-        return sample.finding(limit)
-    return _compare(sample, float(gate.max_per_image), limit, look)
+    both = look.split((gate.max_per_image is not None) + (gate.max_increase_percent is not None))
+    findings = []
+    if gate.max_per_image is not None:
+        findings.append(_absolute(gate.max_per_image, both))
+    if gate.max_increase_percent is not None:
+        findings.append(_relative(gate.max_increase_percent, both))
+    return all_of(findings) if findings else unknown()
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
-    """Cost per image: its estimate, and the spread of single requests relative to it."""
+class CostSample:
+    """Busy GPU time per image, in seconds, and the spread of single requests in the same unit."""
 
     n: int
-    cost: float
-    relative_deviation: float
-
-    def margin(self, alpha: float, n: int) -> float:
-        """Return the half-width of the interval after `n` requests of the same spread."""
-        return self.cost * mean_half_width(n, self.relative_deviation, alpha=alpha)
+    seconds: float
+    deviation: float
 
 
-def _sample(measured: Totals, evidence: Evidence) -> _Sample | Unmeasured:
+def sample_of(measured: Totals) -> CostSample | Unmeasured:
+    """Return the busy time per image that counters tell of, or why they tell of none."""
     n, total, squares = measured.measured, measured.gpu_seconds, measured.gpu_seconds_squares
     if measured.images == 0 or n == 0:
         return Unmeasured(
             Verdict.INVALID, "NoImages", "no image is delivered yet: there is no cost per image"
-        )
-    price = evidence.gpu_hour_price
-    if not (price.is_finite() and price >= 0 and evidence.gpu_count >= 1):
-        return Unmeasured(
-            Verdict.INVALID,
-            "NoPrice",
-            f"{evidence.gpu_count} GPUs at {price} per hour give no cost",
         )
     spread = squares / n - (total / n) ** 2
     if spread < -_ROUNDING * squares or (total == 0 and measured.busy_seconds > 0):
@@ -77,58 +77,136 @@ def _sample(measured: Totals, evidence: Evidence) -> _Sample | Unmeasured:
             f"{n} requests with {total:.6g} busy seconds cannot have {squares:.6g} square seconds "
             f"and {measured.busy_seconds:.6g} busy seconds in all",
         )
+    seconds = measured.busy_seconds / measured.images
     deviation = math.sqrt(max(0.0, spread) * n / max(1, n - 1))
-    hourly = float(price * Decimal(evidence.gpu_count))
-    return _Sample(
-        n=n,
-        cost=measured.busy_seconds * hourly / _SECONDS_PER_HOUR / measured.images,
-        relative_deviation=deviation * n / total if total else 0.0,
-    )
+    relative = deviation * n / total if total else 0.0
+    return CostSample(n=int(n), seconds=seconds, deviation=relative * seconds)
 
 
-def _compare(sample: _Sample, maximum: float, limit: str, look: Look) -> Finding:
-    low = max(0.0, sample.cost - sample.margin(look.alpha_fail, sample.n))
-    high = sample.cost + sample.margin(look.alpha_pass, sample.n)
-    shown = f"{sample.cost:.3g} per image over {sample.n} requests, limit {maximum:g}"
-    needed: int | None = None
-    if sample.n >= FEWEST_REQUESTS and low > maximum:
-        verdict, reason = Verdict.FAIL, "LimitExceeded"
-        message = f"{shown}: at least {low:.3g} with {100 * (1 - look.alpha_fail):.4g} % confidence"
-    elif sample.n >= FEWEST_REQUESTS and high <= maximum:
-        verdict, reason, needed = Verdict.PASS, "WithinLimit", 0
-        message = f"{shown}: at most {high:.3g} with {100 * (1 - look.alpha_pass):.4g} % confidence"
-    else:
-        verdict, reason = Verdict.INCONCLUSIVE, "MoreRequestsNeeded"
-        needed = _needed(sample, maximum, look.alpha_pass)
-        message = f"{shown}: between {low:.3g} and {high:.3g}" + (
-            "" if needed is None else f"; passes at about {sample.n + needed} requests like these"
+def price_per_second(gpu_hour: Decimal, gpus: int) -> float | Unmeasured:
+    """Return the price of one busy second of a server, or why there is none."""
+    if not (gpu_hour.is_finite() and 0 <= gpu_hour <= _LARGEST_PRICE and is_count(gpus) and gpus):
+        return Unmeasured(
+            Verdict.INVALID, "NoPrice", f"{gpus} GPUs at {gpu_hour} per hour give no cost"
         )
+    return float(gpu_hour) * gpus / _SECONDS_PER_HOUR
+
+
+# -- absolute --------------------------------------------------------------------------------------
+def _absolute(declared: str, look: Look) -> Finding:
+    limit = f"<= {declared} per image"
+    if isinstance(look.measured, Unmeasured):
+        return look.measured.finding(limit)
+    sample, price = (
+        sample_of(look.measured),
+        price_per_second(look.evidence.gpu_hour_price, look.evidence.gpu_count),
+    )
+    if isinstance(sample, Unmeasured):
+        return sample.finding(limit)
+    if isinstance(price, Unmeasured):
+        return price.finding(limit)
+    judgement = mean_limit(
+        sample.n,
+        sample.seconds * price,
+        sample.deviation * price,
+        limit=float(declared),
+        n_max=look.max_requests,
+        alpha=look.alpha_pass,
+        alpha_fail=look.alpha_fail,
+    )
     return Finding(
-        verdict,
-        reason,
-        message,
+        judgement.verdict,
+        judgement.reason,
+        _message(judgement, declared, look),
         limit,
-        n=sample.n,
-        estimate=f"{sample.cost:.4g}",
-        interval=f"{low:.4g} to {high:.4g}",
-        needed=needed,
+        n=judgement.n,
+        estimate=_amount(judgement.estimate, digits=4),
+        interval=None
+        if judgement.low is None
+        else f"{_amount(judgement.low, digits=4)} to {_amount(judgement.high, digits=4)}",
+        needed=judgement.needed,
     )
 
 
-def _needed(sample: _Sample, maximum: float, alpha: float) -> int | None:
-    """Return how many more requests of the same mean and spread would pass."""
-    gap = maximum - sample.cost
-    if (gap <= 0 and sample.relative_deviation * sample.cost > 0) or gap < 0:
-        return None
-    low, high = sample.n, max(FEWEST_REQUESTS, sample.n + 1)
-    while sample.margin(alpha, high) > gap:
-        low, high = high, 2 * high
-        if high > 10 * _SECONDS_PER_HOUR * FEWEST_REQUESTS:
-            return None
-    while high - low > 1 and low >= FEWEST_REQUESTS:
-        middle = (low + high) // 2
-        if sample.margin(alpha, middle) > gap:
-            low = middle
-        else:
-            high = middle
-    return high - sample.n
+def _message(judgement: Judgement, declared: str, look: Look) -> str:
+    if judgement.n is None:
+        return judgement.message
+    low, high = _amount(judgement.low), _amount(judgement.high)
+    shown = f"{_amount(judgement.estimate)} per image over {judgement.n} requests, limit {declared}"
+    match judgement.verdict:
+        case Verdict.FAIL:
+            return f"{shown}: at least {low} with {confidence(look.alpha_fail)}"
+        case Verdict.PASS:
+            return f"{shown}: at most {high} with {confidence(look.alpha_pass)}"
+        case _ if judgement.needed is None:
+            return f"{shown}: between {low} and {high}, not decided yet"
+        case _:
+            return (
+                f"{shown}: between {low} and {high}; "
+                f"passes at about {judgement.n + judgement.needed} requests like these"
+            )
+
+
+def _amount(value: float | None, *, digits: int = 3) -> str | None:
+    return None if value is None else f"{value:.{digits}g}"
+
+
+# -- relative --------------------------------------------------------------------------------------
+def _relative(increase: int, look: Look) -> Finding:
+    limit = f"<= stable +{increase} %"
+    compared, evidence = look.compared, look.evidence
+    if isinstance(compared, Unmeasured):
+        return compared.finding(limit)
+    if isinstance(look.measured, Unmeasured):
+        return look.measured.finding(limit)
+    ours, theirs = sample_of(compared.candidate), sample_of(compared.stable)
+    if isinstance(ours, Unmeasured):
+        return ours.finding(limit)
+    if isinstance(theirs, Unmeasured):
+        return replace(theirs, message=f"at stable: {theirs.message}").finding(limit)
+    times = _dearer(evidence.gpu_hour_price, evidence.gpu_count, look)
+    if isinstance(times, Unmeasured):
+        return times.finding(limit)
+    margins = Margins.of(increase)
+    judgement = mean_ratio(
+        ours.n,
+        ours.seconds * times,
+        ours.deviation * times,
+        theirs.n,
+        theirs.seconds,
+        theirs.deviation,
+        margin_fail=margins.fail,
+        margin_pass=margins.passing,
+        n_max=look.max_requests,
+        alpha=look.alpha_pass,
+        alpha_fail=look.alpha_fail,
+    )
+    return change_finding(judgement, margins, _WORDS, look)
+
+
+def _dearer(gpu_hour: Decimal, gpus: int, look: Look) -> float | Unmeasured:
+    """Return the price of a busy second of the candidate in units of one of stable.
+
+    Two revisions may run in different pools, or on another number of GPUs. Where time is for free
+    at both, time is what is compared.
+    """
+    stable_hour, stable_gpus = look.evidence.stable_gpu_hour_price, look.evidence.stable_gpu_count
+    ours = price_per_second(gpu_hour, gpus)
+    theirs = price_per_second(
+        gpu_hour if stable_hour is None else stable_hour,
+        gpus if stable_gpus is None else stable_gpus,
+    )
+    if isinstance(ours, Unmeasured):
+        return ours
+    if isinstance(theirs, Unmeasured):
+        return theirs
+    if ours == theirs:
+        return 1.0
+    if theirs == 0:
+        return Unmeasured(
+            Verdict.INVALID, "NoPrice", "stable's GPUs are for free: nothing is a percentage dearer"
+        )
+    return ours / theirs
+
+
+KIND = Kind(CostGate, _needs, _judge)

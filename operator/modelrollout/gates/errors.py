@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 from modelrollout.api.gate_types import ErrorsGate
-from modelrollout.gates.look import Look, Unmeasured
-from modelrollout.gates.shares import ShareWords, judge_share
-from modelrollout.gates.verdict import Finding, Verdict
+from modelrollout.gates.common_cause import excused_share
+from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.look import Look, requests_of
+from modelrollout.gates.shares import Share, ShareWords, judge_share
+from modelrollout.gates.totals import Totals
+from modelrollout.gates.verdict import Finding, Unmeasured, Verdict
 
-__all__ = ["judge"]
+__all__ = ["KIND"]
 
 
-def judge(gate: ErrorsGate, look: Look) -> Finding:
+def _needs(_: ErrorsGate) -> frozenset[Need]:
+    return frozenset({Need.REQUESTS})
+
+
+def _judge(gate: ErrorsGate, look: Look) -> Finding:
     """Judge the failed requests among those that succeeded or failed by the server's fault."""
-    share = float(gate.max_percent) / 100
     limit = f"<= {gate.max_percent} %"
     measured = look.measured
     if isinstance(measured, Unmeasured):
         return measured.finding(limit)
-    failed, requests = measured.failed, measured.succeeded + measured.failed
-    if share == 0:
-        return _none_allowed(failed, requests, limit)
-    words = ShareWords(bad="failed", each="fails", limit=f"{gate.max_percent} %", gate_limit=limit)
-    return judge_share(failed, requests, share, words, look)
+    share = _share(gate, limit, measured)
+    stable = None if look.stable is None else _share(gate, limit, look.stable)
+    if share.most == 0:
+        return excused_share(_none_allowed(share), share, stable, look)
+    finding = judge_share(share, look, design_effect=look.design_effect("errors"))
+    return excused_share(finding, share, stable, look)
 
 
-def _none_allowed(failed: int, requests: int, limit: str) -> Finding:
+def _share(gate: ErrorsGate, limit: str, totals: Totals) -> Share:
+    return Share(
+        bad=totals.failed,
+        requests=requests_of(totals),
+        most=float(gate.max_percent) / 100,
+        words=ShareWords(
+            bad="failed", each="fails", limit=f"{gate.max_percent} %", gate_limit=limit
+        ),
+    )
+
+
+def _none_allowed(share: Share) -> Finding:
     """Judge against a limit of 0 %: one failure refutes it, no number of requests proves it."""
-    if failed:
+    if share.bad:
         return Finding(
             Verdict.FAIL,
             "LimitExceeded",
-            f"{failed} of {requests} failed, limit 0 %",
-            limit,
-            n=requests,
+            f"{share.counts}, limit 0 %",
+            share.words.gate_limit,
+            n=share.requests,
         )
     return Finding(
         Verdict.INVALID,
         "LimitNotProvable",
         "no number of requests can show that none fails: set `errors.maxPercent` above 0",
-        limit,
-        n=requests,
+        share.words.gate_limit,
+        n=share.requests,
     )
+
+
+KIND = Kind(ErrorsGate, _needs, _judge)

@@ -104,6 +104,12 @@ class Evidence:
     gpu_count: int
     """GPUs of one server pod."""
 
+    stable_gpu_hour_price: Decimal | None = None
+    """Price of one of stable's GPUs for one hour; None when it is the candidate's."""
+
+    stable_gpu_count: int | None = None
+    """GPUs of one of stable's pods; None when as many as the candidate's."""
+
     problem: str = ""
     """Why there are no usable counters, where that is known (`Snapshot.unusable`)."""
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from modelrollout.api.gate_types import Gate, GateMode
 from modelrollout.api.spec import Analysis
-from modelrollout.gates import cost
-from modelrollout.gates.sequential import proportion
+from modelrollout.gates.sequential import FEWEST_REQUESTS, proportion
 from modelrollout.gates.totals import LARGEST_COUNT
 
 __all__ = ["infeasible_gate"]
@@ -27,8 +26,10 @@ def infeasible_gate(gates: Sequence[Gate], analysis: Analysis) -> str | None:
 
 
 def _problem(gate: Gate, analysis: Analysis) -> str | None:
-    if gate.latency is not None:
+    if gate.latency is not None and gate.latency.percentile is not None:
         return _share_problem((100 - gate.latency.percentile) / 100, analysis)
+    if gate.latency is not None:
+        return _too_many(FEWEST_REQUESTS, analysis, "for a mean that can be relied on")
     if gate.errors is not None:
         share = float(gate.errors.max_percent) / 100
         if share <= 0:
@@ -36,10 +37,10 @@ def _problem(gate: Gate, analysis: Analysis) -> str | None:
         if share >= 1:
             return "a limit of 100 % or more is none; set `errors.maxPercent` below 100"
         return _share_problem(share, analysis)
-    if gate.out_of_memory is not None:
+    if gate.out_of_memory is not None or gate.gpu_memory is not None:
         return _too_many(analysis.min_requests, analysis, "as `analysis.minRequests`")
     if gate.cost is not None:
-        return _too_many(cost.FEWEST_REQUESTS, analysis, "for a mean that can be relied on")
+        return _too_many(FEWEST_REQUESTS, analysis, "for a mean that can be relied on")
     if gate.stability is not None:
         return None  # its prompts come before the requests that are declared
     return "this operator does not know its kind; update the operator"

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from modelrollout.api.gate_types import Gate, GateMode
 from modelrollout.api.spec import Analysis
-from modelrollout.gates import cost, errors, latency, out_of_memory, stability
+from modelrollout.gates import (
+    cost,
+    errors,
+    gpu_memory,
+    latency,
+    out_of_memory,
+    query,
+    stability,
+    text_accuracy,
+)
 from modelrollout.gates.evidence import Evidence
+from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look
-from modelrollout.gates.verdict import Finding, GateResult, Verdict, combine
+from modelrollout.gates.verdict import Finding, GateResult, Verdict, combine, unknown
 
-__all__ = ["Assessment", "evaluate", "latency_edges"]
+__all__ = ["KINDS", "Assessment", "evaluate", "evidence_needed", "latency_edges"]
+
+KINDS: Final[Mapping[type, Kind[Any]]] = {
+    kind.criterion: kind
+    for kind in (
+        latency.KIND,
+        errors.KIND,
+        out_of_memory.KIND,
+        gpu_memory.KIND,
+        cost.KIND,
+        stability.KIND,
+        text_accuracy.KIND,
+        query.KIND,
+    )
+}
+"""The kinds of gates, by the type that declares them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +101,23 @@ def latency_edges(gates: Sequence[Gate]) -> list[int]:
 
     Each must be an edge of the server's histogram, or its gate cannot be judged.
     """
-    return sorted({gate.latency.max_milliseconds for gate in gates if gate.latency is not None})
+    limits = {gate.latency.max_milliseconds for gate in gates if gate.latency is not None}
+    return sorted(limit for limit in limits if limit is not None)
+
+
+def evidence_needed(gates: Sequence[Gate]) -> frozenset[Need]:
+    """Return the evidence without which some of the gates could not pass."""
+    needed: set[Need] = set()
+    for gate in gates:
+        kind = KINDS.get(type(gate.criterion))
+        if kind is not None:
+            needed |= kind.needs(gate.criterion)
+    return frozenset(needed)
 
 
 def _judge(gate: Gate, look: Look) -> Finding:
-    if gate.latency is not None:
-        return latency.judge(gate.latency, look)
-    if gate.errors is not None:
-        return errors.judge(gate.errors, look)
-    if gate.out_of_memory is not None:
-        return out_of_memory.judge(gate.out_of_memory, look)
-    if gate.cost is not None:
-        return cost.judge(gate.cost, look)
-    if gate.stability is not None:
-        return stability.judge(gate.stability, look)
-    # An older operator reads a newer custom resource: what it does not know it cannot pass.
-    return Finding(
-        Verdict.INVALID,
-        "UnknownGateKind",
-        "this operator does not know this kind of gate: update the operator",
-        limit="",
-    )
+    kind = KINDS.get(type(gate.criterion))
+    return unknown() if kind is None else kind.judge(gate.criterion, look)
 
 
 def _explain_limit(result: GateResult, analysis: Analysis) -> GateResult:
@@ -117,4 +139,9 @@ def _summary(results: Sequence[GateResult], verdict: Verdict) -> tuple[str, str]
     if verdict is Verdict.PASS:
         names = ", ".join(item.name for item in decisive)
         return "AllGatesPass", f"all enforced gates pass: {names}"
-    return decisive[0].reason, "; ".join(f"{item.name}: {item.message}" for item in decisive)
+    names_by_message: dict[str, list[str]] = {}
+    for item in decisive:
+        names_by_message.setdefault(item.message, []).append(item.name)
+    return decisive[0].reason, "; ".join(
+        f"{', '.join(names)}: {message}" for message, names in names_by_message.items()
+    )

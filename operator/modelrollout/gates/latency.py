@@ -1,18 +1,60 @@
-"""Latency: a share of the requests must be answered within a time."""
+"""Latency: a share of the requests answered within a time, or not much slower than stable's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
 
 from modelrollout.api.gate_types import LatencyGate
-from modelrollout.gates.look import Look, Unmeasured
-from modelrollout.gates.shares import ShareWords, judge_share
-from modelrollout.gates.verdict import Finding, Verdict
+from modelrollout.gates.changes import ChangeWords, Margins, change_finding
+from modelrollout.gates.common_cause import excused_share
+from modelrollout.gates.evidence import Comparison
+from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.look import Look, requests_of
+from modelrollout.gates.sequential import log_information, log_latency
+from modelrollout.gates.shares import Share, ShareWords, judge_share
+from modelrollout.gates.totals import LogMoments, Totals, is_count
+from modelrollout.gates.verdict import Finding, Unmeasured, Verdict, unknown
 
-__all__ = ["judge"]
+__all__ = ["KIND", "MOST_FAILED", "MOST_LEFT_OUT"]
+
+MOST_FAILED: Final = 0.02
+"""Largest part of the candidate's requests, beyond stable's, that may have failed when it passes a
+comparison of those that were served. If they were its slowest, leaving them out makes a candidate
+look faster by 0.05 log-deviations (the mean of a normal distribution without its upper 2 %), which
+is 1.7 % at a log-deviation of 0.35 and 2.7 % at 0.55."""
+
+MOST_LEFT_OUT: Final = 0.1
+"""Largest part of the candidate's requests of classes that stable had none of, when it passes."""
+
+_LARGEST_SUM: Final = 1e30
+"""Sums of logarithms beyond it come from no requests; their squares are still finite."""
+
+_WORDS: Final = ChangeWords(
+    more="slower", less="faster", as_much="as slow", same="as fast as stable"
+)
+
+_Stratum = tuple[int, float, float, int, float, float]
 
 
-def judge(gate: LatencyGate, look: Look) -> Finding:
+def _needs(gate: LatencyGate) -> frozenset[Need]:
+    if gate.max_increase_percent is None:
+        return frozenset({Need.REQUESTS})
+    return frozenset({Need.REQUESTS, Need.COMPARISON, Need.LOG_MOMENTS})
+
+
+def _judge(gate: LatencyGate, look: Look) -> Finding:
+    if gate.max_increase_percent is not None:
+        margins = Margins.of(gate.max_increase_percent, gate.pass_margin_percent)
+        return _relative(margins, f"<= stable +{gate.max_increase_percent} %", look)
+    if gate.percentile is not None and gate.max_milliseconds is not None:
+        return _absolute(gate.percentile, gate.max_milliseconds, look)
+    return unknown()
+
+
+# -- absolute --------------------------------------------------------------------------------------
+def _absolute(percentile: int, limit: int, look: Look) -> Finding:
     """Judge the requests that were not answered in time.
 
     "The 95th percentile is at most 1700 ms" says "at most 5 % of requests take longer", which two
@@ -20,37 +62,59 @@ def judge(gate: LatencyGate, look: Look) -> Finding:
     by the server's fault was not answered in time either, however soon it failed: a server that
     gives up on what it cannot do quickly is not a fast one.
     """
-    limit = f"p{gate.percentile} <= {gate.max_milliseconds} ms"
+    gate_limit = f"p{percentile} <= {limit} ms"
     measured = look.measured
     if isinstance(measured, Unmeasured):
-        return measured.finding(limit)
-    within = measured.within.get(gate.max_milliseconds)
+        return measured.finding(gate_limit)
+    within = measured.within.get(limit)
     if within is None:
         return Finding(
             Verdict.INVALID,
             "ThresholdNotABucketEdge",
-            f"{gate.max_milliseconds} ms is not an edge of the server's latency histogram"
-            f"{_nearest(gate.max_milliseconds, measured.within)}: start the server with "
+            f"{limit} ms is not an edge of the server's latency histogram"
+            f"{_nearest(limit, measured.within)}: start the server with "
             "this limit among its edges",
-            limit,
+            gate_limit,
         )
     if within > measured.timed:
         return Finding(
             Verdict.INVALID,
             "InconsistentCounters",
-            f"{within} requests took at most {gate.max_milliseconds} ms, "
-            f"but only {measured.timed} were timed",
-            limit,
+            f"{within} requests took at most {limit} ms, but only {measured.timed} were timed",
+            gate_limit,
         )
-    words = ShareWords(
-        bad=f"slower than {gate.max_milliseconds} ms{' or failed' if measured.failed else ''}",
-        each="is slow or fails" if measured.failed else "is slow",
-        limit=f"{100 - gate.percentile} %",
-        gate_limit=limit,
+    share = _share(percentile, limit, measured, within)
+    finding = judge_share(share, look, design_effect=look.design_effect(f"latency:{limit}"))
+    return excused_share(finding, share, _stable_share(percentile, limit, look.stable), look)
+
+
+def _share(percentile: int, limit: int, totals: Totals, within: int) -> Share:
+    failed = totals.failed > 0
+    return Share(
+        bad=totals.timed + totals.failed - within,
+        requests=totals.timed + totals.failed,
+        most=(100 - percentile) / 100,
+        words=ShareWords(
+            bad=f"slower than {limit} ms{' or failed' if failed else ''}",
+            each="is slow or fails" if failed else "is slow",
+            limit=f"{100 - percentile} %",
+            gate_limit=f"p{percentile} <= {limit} ms",
+        ),
     )
-    requests = measured.timed + measured.failed
-    share = (100 - gate.percentile) / 100
-    return judge_share(requests - within, requests, share, words, look)
+
+
+def _stable_share(percentile: int, limit: int, stable: Totals | None) -> Share | None:
+    """Return stable's slow requests; too few rather than too many where its edges are others.
+
+    Stable's pods may have been started before the gate was declared: then those beyond the next
+    edge above the limit are known to be slow.
+    """
+    if stable is None:
+        return None
+    edge = min((edge for edge in stable.within if edge >= limit), default=None)
+    if edge is None or stable.within[edge] > stable.timed:
+        return None
+    return _share(percentile, edge, stable, stable.within[edge])
 
 
 def _nearest(limit: int, edges: Iterable[int]) -> str:
@@ -60,3 +124,137 @@ def _nearest(limit: int, edges: Iterable[int]) -> str:
     above = [edge for edge in ordered if edge > limit][:1]
     near = " and ".join(str(edge) for edge in below + above)
     return f" (the nearest are {near})" if near else ""
+
+
+# -- relative --------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Strata:
+    """The requests of both arms, class by class."""
+
+    both: tuple[_Stratum, ...]
+    """Of the classes that both arms had requests of."""
+
+    compared: int
+    """The candidate's requests in them."""
+
+    left_out: int
+    """The candidate's requests in other classes."""
+
+    classified: bool
+    """Whether the server told requests by class."""
+
+
+def _relative(margins: Margins, limit: str, look: Look) -> Finding:
+    """Judge how much longer than stable the candidate takes for requests of the same class.
+
+    Logarithms of latency are compared, so that an increase by a percentage is a shift; within
+    classes, so that the arms may get different mixes of requests. Both arms in the same time, so
+    that what slows both is no difference.
+
+    Only served requests have a latency. A candidate that fails what it cannot do quickly looks
+    faster than it is: one that failed more than `MOST_FAILED` of its requests beyond what stable
+    failed does not pass. That it may not fail many at all, is for the gates on errors or on
+    absolute latency, one of which every rollout has.
+    """
+    compared = look.compared
+    if isinstance(compared, Unmeasured):
+        return compared.finding(limit)
+    if isinstance(look.measured, Unmeasured):
+        return look.measured.finding(limit)
+    strata = _strata(compared)
+    if isinstance(strata, Unmeasured):
+        return strata.finding(limit)
+    design_effect = look.design_effect("log_seconds")
+    planned = max(1.0, look.max_requests / strata.compared)
+    judgement = log_latency(
+        strata.both,
+        margin_fail=margins.fail,
+        margin_pass=margins.passing,
+        information_max=log_information(strata.both, design_effect=design_effect) * planned,
+        alpha=look.alpha_pass,
+        alpha_fail=look.alpha_fail,
+        design_effect=design_effect,
+    )
+    finding = change_finding(judgement, margins, _WORDS, look, design_effect=design_effect)
+    return _unless_flattered(finding, strata, compared)
+
+
+def _strata(compared: Comparison) -> _Strata | Unmeasured:
+    candidate, stable = compared.candidate.log_moments, compared.stable.log_moments
+    for moments in (*candidate.values(), *stable.values()):
+        if not _usable(moments):
+            return Unmeasured(
+                Verdict.INVALID,
+                "NotMoments",
+                f"{moments.count} requests cannot have logarithms of latency that add up to "
+                f"{moments.total} and their squares to {moments.squares}",
+            )
+    ours = {name for name, moments in candidate.items() if moments.count}
+    both = sorted(ours & {name for name, moments in stable.items() if moments.count})
+    if not both:
+        return Unmeasured(
+            Verdict.INVALID,
+            "NothingInCommon",
+            "the arms have not served requests of the same class yet"
+            if ours
+            else "the candidate has not served a request yet",
+        )
+    count = sum(candidate[name].count for name in both)
+    return _Strata(
+        both=tuple((*_moments(candidate[name]), *_moments(stable[name])) for name in both),
+        compared=count,
+        left_out=sum(candidate[name].count for name in ours) - count,
+        classified="" not in ours,
+    )
+
+
+def _usable(moments: LogMoments) -> bool:
+    return (
+        is_count(moments.count)
+        and abs(moments.total) <= _LARGEST_SUM
+        and 0 <= moments.squares <= _LARGEST_SUM
+    )
+
+
+def _moments(moments: LogMoments) -> tuple[int, float, float]:
+    return moments.count, moments.mean, moments.squared_deviations
+
+
+def _unless_flattered(finding: Finding, strata: _Strata, compared: Comparison) -> Finding:
+    """Withhold a Pass from a candidate of which what was compared says too little."""
+    withheld = None
+    notes = []
+    if strata.left_out:
+        served = strata.compared + strata.left_out
+        notes.append(
+            f"{strata.left_out} of {served} requests are left out: "
+            "stable had none of their classes in the same time"
+        )
+        if strata.left_out > MOST_LEFT_OUT * served:
+            withheld = "ClassesNotCompared"
+    failed = _failed_share(compared.candidate)
+    if failed - _failed_share(compared.stable) > MOST_FAILED:
+        notes.append(f"{100 * failed:.3g} % of its requests failed and have no latency")
+        withheld = "TooManyFailed"
+    if not strata.classified:
+        notes.append(
+            "the counters know no classes of requests, so another mix of them looks like "
+            "another speed"
+        )
+    message = ". But ".join([finding.message, "; ".join(notes)]) if notes else finding.message
+    if finding.verdict is Verdict.PASS and withheld:
+        return replace(
+            finding,
+            verdict=Verdict.INCONCLUSIVE,
+            reason=withheld,
+            message=f"{message}: no Pass on that",
+            needed=None,
+        )
+    return replace(finding, message=message)
+
+
+def _failed_share(totals: Totals) -> float:
+    return totals.failed / max(1, requests_of(totals))
+
+
+KIND = Kind(LatencyGate, _needs, _judge)

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelrollout.api.spec import Analysis
-from modelrollout.gates.evidence import Evidence
+from modelrollout.gates.evidence import Comparison, Evidence
 from modelrollout.gates.totals import Incomparable, Totals
-from modelrollout.gates.verdict import Finding, Verdict
+from modelrollout.gates.traffic_share import traffic_skew
+from modelrollout.gates.verdict import Unmeasured, Verdict
 
-__all__ = ["Look", "Unmeasured"]
-
-
-@dataclass(frozen=True, slots=True)
-class Unmeasured:
-    """Why there is nothing to judge."""
-
-    verdict: Verdict
-    reason: str
-    message: str
-
-    def finding(self, limit: str) -> Finding:
-        """Return it as what a gate finds."""
-        return Finding(self.verdict, self.reason, self.message, limit)
+__all__ = ["Look", "requests_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The evidence, and the errors that a verdict on it may have."""
+    """The evidence of both arms, and the errors that a verdict on it may have."""
 
     evidence: Evidence
     measured: Totals | Unmeasured
-    """What happened since the warm-up ended."""
+    """What happened at the candidate since the warm-up ended."""
+
+    compared: Comparison | Unmeasured
+    """What happened at both arms in the same time."""
+
+    stable: Totals | None
+    """What happened at stable in that time, where it is known, whatever traffic it got."""
+
+    requests: int
+    """Requests at the candidate since the warm-up ended that count: served, or failed by the
+    server's fault."""
 
     min_requests: int
+    max_requests: int
     alpha_pass: float
     """Largest probability that a bad candidate ever passes a gate. It needs no split over gates:
     a candidate that is bad on one of them has to pass that one."""
@@ -46,20 +45,39 @@ class Look:
     def at(cls, evidence: Evidence, analysis: Analysis, *, enforced: int) -> Look:
         """Return a look in which `enforced` gates share the error budget for Fail."""
         alpha = 1 - analysis.confidence_percent / 100
+        measured, compared = _measured(evidence), _compared(evidence)
+        stable: Totals | None = None
+        requests = 0 if isinstance(measured, Unmeasured) else requests_of(measured)
+        if isinstance(compared, Comparison):
+            stable = compared.stable
+            skew = traffic_skew(evidence.declared_share, compared)
+            if skew is not None:
+                compared = skew
+                measured = measured if isinstance(measured, Unmeasured) else skew
         return cls(
             evidence=evidence,
-            measured=_measured(evidence),
+            measured=measured,
+            compared=compared,
+            stable=stable,
+            requests=requests,
             min_requests=analysis.min_requests,
+            max_requests=analysis.max_requests,
             alpha_pass=alpha,
             alpha_fail=alpha / max(1, enforced),
         )
 
-    @property
-    def requests(self) -> int:
-        """Requests that count: served, or failed by the server's fault."""
-        if isinstance(self.measured, Unmeasured):
-            return 0
-        return self.measured.succeeded + self.measured.failed
+    def split(self, parts: int) -> Look:
+        """Return the look for one of several limits of one gate, which share its error budget."""
+        return replace(self, alpha_fail=self.alpha_fail / max(1, parts))
+
+    def design_effect(self, measure: str) -> float:
+        """Return how many times less a request says than an independent one would."""
+        return self.evidence.design_effects.get(measure, 1.0)
+
+
+def requests_of(totals: Totals) -> int:
+    """Return the requests that were served, or failed by the server's fault."""
+    return int(totals.succeeded + totals.failed)
 
 
 def _measured(evidence: Evidence) -> Totals | Unmeasured:
@@ -77,3 +95,19 @@ def _measured(evidence: Evidence) -> Totals | Unmeasured:
         return evidence.latest.since(evidence.baseline)
     except Incomparable as error:
         return Unmeasured(Verdict.INVALID, error.reason, error.message)
+
+
+def _compared(evidence: Evidence) -> Comparison | Unmeasured:
+    if evidence.comparison is None:
+        return Unmeasured(
+            Verdict.INVALID,
+            "NoComparison",
+            evidence.comparison_problem
+            or "there are no counters of stable to compare with, from the same time",
+        )
+    try:
+        evidence.comparison.candidate.check()
+        evidence.comparison.stable.check()
+    except Incomparable as error:
+        return Unmeasured(Verdict.INVALID, error.reason, error.message)
+    return evidence.comparison

@@ -1,67 +1,103 @@
-"""Stability: repeats of the same prompt with the same seed must look the same."""
+"""Stability: pictures that should be equal must look the same."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
-from modelrollout.api.gate_types import StabilityGate
+from modelrollout.api.gate_types import StabilityGate, StabilityKind
+from modelrollout.gates.evidence import Deviations
+from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look
 from modelrollout.gates.totals import is_count
-from modelrollout.gates.verdict import Finding, Verdict
+from modelrollout.gates.verdict import Finding, Unmeasured, Verdict
 
-__all__ = ["FEWEST_PROMPTS", "judge"]
+__all__ = ["FEWEST_PROMPTS", "KIND"]
 
 FEWEST_PROMPTS: Final = 8
-"""Prompts whose repeats must have been compared before a candidate passes."""
+"""Prompts whose pictures must have been compared before a candidate passes."""
 
 
-def judge(gate: StabilityGate, look: Look) -> Finding:
-    """Judge the largest deviation between repeats over all prompts.
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How a kind of stability is spoken of."""
+
+    subject: str
+    missing: str
+
+
+_WORDS: Final = {
+    StabilityKind.REPEAT: _Words("repeats", "no prompt has been repeated yet"),
+    StabilityKind.BATCH: _Words(
+        "pictures made alone and in a batch", "no prompt has been made alone and in a batch yet"
+    ),
+    StabilityKind.SEED: _Words(
+        "pictures of neighbouring seeds", "no prompt has been made with neighbouring seeds yet"
+    ),
+    StabilityKind.DRIFT: _Words(
+        "pictures made early and late", "no prompt has been made again later yet"
+    ),
+}
+
+
+def _needs(gate: StabilityGate) -> frozenset[Need]:
+    repeats = gate.kind is StabilityKind.REPEAT
+    return frozenset({Need.REPEATS if repeats else Need.DEVIATIONS})
+
+
+def _judge(gate: StabilityGate, look: Look) -> Finding:
+    """Judge the largest deviation over all prompts.
 
     A deviation beyond the limit is a fact about this model, not a chance event: it fails at once.
     """
     limit = f"<= {gate.max}"
-    probe = look.evidence.probe
-    if probe is None:
+    words = _WORDS[gate.kind]
+    measured = _measured(gate.kind, look)
+    if isinstance(measured, Unmeasured):
+        return measured.finding(limit)
+    if measured.largest is None:
         return Finding(
-            Verdict.INVALID, "NoProbe", "Prometheus has no results of the probe yet", limit
+            Verdict.INVALID, "NothingMeasured", words.missing, limit, needed=FEWEST_PROMPTS
         )
-    prompts, deviation = probe.repeat_prompts, probe.repeat_deviation
-    known = deviation is not None and 0 <= deviation <= 1
-    if not is_count(prompts) or (deviation is not None and not known):
-        return Finding(
-            Verdict.INVALID,
-            "NotAMeasurement",
-            f"a deviation of {deviation} over {prompts} prompts is no measurement",
-            limit,
-        )
-    if deviation is None:
-        return Finding(
-            Verdict.INVALID,
-            "NothingMeasured",
-            "no prompt has been repeated yet",
-            limit,
-            needed=FEWEST_PROMPTS,
-        )
-    shown = f"repeats differ by at most {deviation:.3g} over {prompts} prompts, limit {gate.max}"
-    missing = max(0, FEWEST_PROMPTS - int(prompts))
+    prompts, largest = int(measured.prompts), measured.largest
+    over = f"over {prompts} prompt{'' if prompts == 1 else 's'}"
+    missing = max(0, FEWEST_PROMPTS - prompts)
     needed: int | None = missing
-    if deviation > float(gate.max):
+    if largest > float(gate.max):
         verdict, reason, needed = Verdict.FAIL, "LimitExceeded", None
-        message = (
-            f"repeats differ by {deviation:.3g}, limit {gate.max} ({prompts} prompts measured)"
-        )
+        message = f"{words.subject} differ by {largest:.3g}, limit {gate.max}, {over}"
     elif missing:
         verdict, reason = Verdict.INCONCLUSIVE, "MorePromptsNeeded"
-        message = f"{shown}: passes at {FEWEST_PROMPTS} prompts"
+        message = (
+            f"{words.subject} differ by at most {largest:.3g} {over}, limit {gate.max}: "
+            f"passes at {FEWEST_PROMPTS} prompts"
+        )
     else:
-        verdict, reason, message = Verdict.PASS, "WithinLimit", shown
+        verdict, reason = Verdict.PASS, "WithinLimit"
+        message = f"{words.subject} differ by at most {largest:.3g} {over}, limit {gate.max}"
     return Finding(
-        verdict,
-        reason,
-        message,
-        limit,
-        n=int(prompts),
-        estimate=f"{deviation:.3g}",
-        needed=needed,
+        verdict, reason, message, limit, n=prompts, estimate=f"{largest:.3g}", needed=needed
     )
+
+
+def _measured(kind: StabilityKind, look: Look) -> Deviations | Unmeasured:
+    if kind is StabilityKind.REPEAT:
+        probe = look.evidence.probe
+        if probe is None:
+            return Unmeasured(
+                Verdict.INVALID, "NoProbe", "Prometheus has no results of the probe yet"
+            )
+        found = Deviations(probe.repeat_prompts, probe.repeat_deviation)
+    else:
+        found = look.evidence.deviations.get(kind, Deviations(0, None))
+    prompts, largest = found.prompts, found.largest
+    if not is_count(prompts) or (largest is not None and not 0 <= largest <= 1):
+        return Unmeasured(
+            Verdict.INVALID,
+            "NotAMeasurement",
+            f"a deviation of {largest} over {prompts} prompts is no measurement",
+        )
+    return found
+
+
+KIND = Kind(StabilityGate, _needs, _judge)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from modelrollout.api.conditions import MESSAGE_LIMIT
 from modelrollout.api.status import GateStatus
 
-__all__ = ["Finding", "GateResult", "Verdict", "combine"]
+__all__ = ["Finding", "GateResult", "Unmeasured", "Verdict", "all_of", "combine", "unknown"]
 
 
 class Verdict(StrEnum):
@@ -45,6 +45,19 @@ class Finding:
     interval: str | None = None
     needed: int | None = None
     """Further requests until Pass if all are good; None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """Why there is nothing to judge."""
+
+    verdict: Verdict
+    reason: str
+    message: str
+
+    def finding(self, limit: str) -> Finding:
+        """Return it as what a gate finds."""
+        return Finding(self.verdict, self.reason, self.message, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,54 @@ class GateResult:
             limit=self.limit,
             message=message,
         )
+
+
+def all_of(findings: Sequence[Finding]) -> Finding:
+    """Return what a gate finds that sets several limits, all of which must be kept.
+
+    One exceeded limit is enough to fail, and only those are told. A Pass takes a Pass of each.
+    """
+    if len(findings) == 1:
+        return findings[0]
+    order = (Verdict.FAIL, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
+    verdict = min((finding.verdict for finding in findings), key=order.index)
+    decisive = [finding for finding in findings if finding.verdict is verdict]
+    told = decisive if verdict is Verdict.FAIL else findings
+    return Finding(
+        verdict,
+        decisive[0].reason,
+        "; ".join(finding.message for finding in told),
+        " and ".join(finding.limit for finding in findings),
+        n=decisive[0].n,
+        estimate=_listed([finding.estimate for finding in findings]),
+        interval=_listed([finding.interval for finding in findings]),
+        needed=None if verdict is Verdict.FAIL else _needed(findings),
+    )
+
+
+def unknown() -> Finding:
+    """Return what a gate finds that this version does not know, in kind or in form.
+
+    An older operator reads a newer custom resource: what it does not know it cannot pass.
+    """
+    return Finding(
+        Verdict.INVALID,
+        "UnknownGateKind",
+        "this operator does not know this kind of gate: update the operator",
+        limit="",
+    )
+
+
+def _listed(words: Sequence[str | None]) -> str | None:
+    known = [word for word in words if word is not None]
+    return ", ".join(known) if known else None
+
+
+def _needed(findings: Sequence[Finding]) -> int | None:
+    """Return how many more requests it takes until the last of the limits is shown to be kept."""
+    numbers = [0 if item.verdict is Verdict.PASS else item.needed for item in findings]
+    known = [number for number in numbers if number is not None]
+    return max(known) if len(known) == len(numbers) else None
 
 
 def combine(results: Sequence[GateResult]) -> Verdict:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from modelrollout.api.gate_types import Gate
 from modelrollout.api.spec import Analysis
-from modelrollout.gates.evidence import Evidence, ProbeTotals
-from modelrollout.gates.totals import Totals
+from modelrollout.gates.evidence import Comparison, Evidence, ProbeTotals
+from modelrollout.gates.judge import evaluate
+from modelrollout.gates.totals import LogMoments, Totals
+from modelrollout.gates.verdict import GateResult
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -22,7 +27,19 @@ COST = Gate.model_validate({"name": "cost", "cost": {"maxPerImage": "0.002"}})
 STABILITY = Gate.model_validate(
     {"name": "repeatable", "stability": {"kind": "Repeat", "max": "0.002"}}
 )
+GPU_MEMORY = Gate.model_validate({"name": "gpu-memory", "gpuMemory": {"maxPercent": 92}})
+LATENCY_VS_STABLE = Gate.model_validate(
+    {"name": "latency-vs-stable", "latency": {"maxIncreasePercent": 10}}
+)
+COST_VS_STABLE = Gate.model_validate({"name": "cost-vs-stable", "cost": {"maxIncreasePercent": 15}})
+MEMORY_VS_STABLE = Gate.model_validate(
+    {"name": "oom-vs-stable", "outOfMemory": {"maxCount": 1000, "maxTimesStable": 2}}
+)
 ALL = (LATENCY, ERRORS, MEMORY, COST, STABILITY)
+
+"""Gates that need no comparison."""
+
+RELATIVE = (LATENCY_VS_STABLE, COST_VS_STABLE, MEMORY_VS_STABLE)
 
 ANALYSIS = Analysis(min_requests=30, max_requests=300)
 
@@ -88,3 +105,39 @@ def evidence(latest: Totals | None, **changes: Any) -> Evidence:
             }
         )
     return Evidence(**{**given, **changes})
+
+
+def log_moments(requests: int, seconds: float, log_deviation: float = 0.35) -> LogMoments:
+    """Moments of so many requests with that median time and spread of its logarithm."""
+    mean = math.log(1000 * seconds)
+    deviations = max(0, requests - 1) * log_deviation**2
+    return LogMoments(requests, requests * mean, requests * mean**2 + deviations)
+
+
+def arm(
+    requests: int,
+    *,
+    seconds: float = 1.0,
+    classes: Mapping[str, float] | None = None,
+    peak: float | None = 0.8,
+    **more: Any,
+) -> Totals:
+    """What one arm did, with log moments: `classes` has the share of the requests of each."""
+    shares = {"small": 1.0} if classes is None else classes
+    return replace(
+        counters(requests, seconds=seconds, **more),
+        log_moments={
+            name: log_moments(round(requests * share), seconds) for name, share in shares.items()
+        },
+        peak_memory_share=peak,
+    )
+
+
+def beside(candidate: Totals, stable: Totals, **changes: Any) -> Evidence:
+    """Evidence of both arms, from the same time."""
+    return evidence(candidate, comparison=Comparison(candidate, stable), **changes)
+
+
+def found(gate: Gate, given: Evidence, analysis: Analysis = ANALYSIS) -> GateResult:
+    """What one gate finds that is declared alone."""
+    return evaluate([gate], analysis, given).results[0]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from modelrollout.api.gate_types import Gate
 from modelrollout.api.spec import Analysis
-from modelrollout.gates.cost import FEWEST_REQUESTS
 from modelrollout.gates.feasibility import infeasible_gate
 from modelrollout.gates.judge import evaluate
+from modelrollout.gates.sequential import FEWEST_REQUESTS
 from modelrollout.gates.verdict import Verdict
 from tests.unit.gates.judging import (
     ALL,
@@ -66,7 +66,7 @@ def test_each_kind_can_pass_from_a_number_of_requests_on(given: Gate, fewest: in
 
 def test_a_cost_gate_says_what_its_requests_are_for() -> None:
     assert infeasible_gate([COST], analysis(10)) == (
-        "gate 'cost' can never pass: it needs 20 requests for a mean that can be relied on, "
+        "gate 'cost' can never pass: it needs 30 requests for a mean that can be relied on, "
         "and `analysis.maxRequests` is 10; raise that, or relax the gate"
     )
 

@@ -1,4 +1,4 @@
-"""Each kind of gate: what it passes, what it fails, and what it refuses to judge."""
+"""Gates on the candidate alone: what they pass, what they fail, what they refuse to judge."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 
 from modelrollout.api.gate_types import Gate
-from modelrollout.gates.cost import FEWEST_REQUESTS
-from modelrollout.gates.evidence import Evidence, ProbeTotals
-from modelrollout.gates.judge import evaluate
+from modelrollout.gates.evidence import ProbeTotals
+from modelrollout.gates.sequential import FEWEST_REQUESTS
 from modelrollout.gates.stability import FEWEST_PROMPTS
 from modelrollout.gates.verdict import GateResult, Verdict
 from tests.unit.gates.judging import (
-    ANALYSIS,
     COST,
     ERRORS,
     LATENCY,
@@ -24,11 +22,8 @@ from tests.unit.gates.judging import (
     STABILITY,
     counters,
     evidence,
+    found,
 )
-
-
-def found(gate: Gate, given: Evidence) -> GateResult:
-    return evaluate([gate], ANALYSIS, given).results[0]
 
 
 # -- latency ---------------------------------------------------------------------------------------
@@ -164,12 +159,12 @@ def test_cost_passes_and_fails_by_its_interval_only() -> None:
     assert found(COST, evidence(counters(60, seconds=1.0))).verdict is Verdict.PASS
     assert found(COST, evidence(counters(60, seconds=6.0))).verdict is Verdict.FAIL
     # Given an estimate just beyond the limit, or just below, with a wide spread
-    above = found(COST, evidence(counters(60, seconds=2.1, spread=1.0)))
-    below = found(COST, evidence(counters(60, seconds=1.9, spread=1.0)))
+    above = found(COST, evidence(counters(60, seconds=2.1, spread=0.3)))
+    below = found(COST, evidence(counters(60, seconds=1.9, spread=0.3)))
     assert above.verdict is below.verdict is Verdict.INCONCLUSIVE
     assert above.needed is None
     assert below.needed is not None
-    reached = counters(60 + below.needed, seconds=1.9, spread=1.0)
+    reached = counters(60 + below.needed, seconds=1.9, spread=0.3)
     assert found(COST, evidence(reached)).verdict is Verdict.PASS
 
 
@@ -219,7 +214,7 @@ def test_stability_passes_with_enough_prompts() -> None:
 def test_stability_fails_on_the_first_prompt_that_differs() -> None:
     result = probed(1, 0.0021)
     assert result.verdict is Verdict.FAIL
-    assert result.message == "repeats differ by 0.0021, limit 0.002 (1 prompts measured)"
+    assert result.message == "repeats differ by 0.0021, limit 0.002, over 1 prompt"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from modelrollout.gates.cost import FEWEST_REQUESTS
-from modelrollout.gates.sequential import mean_half_width, proportion, rate_upper_bound
+from modelrollout.gates.sequential import (
+    FEWEST_REQUESTS,
+    mean_half_width,
+    proportion,
+    rate_upper_bound,
+)
 from modelrollout.gates.verdict import Verdict
 
 ALPHA = 0.05
