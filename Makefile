@@ -10,11 +10,13 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/modelrollout
 PINS := $(shell $(PYTHON) scripts/requirements.py --digest)
 VENV := $(CACHE)/venv-$(PINS)
 VENV_FULL := $(CACHE)/venv-full-$(PINS)
+VENV_BENCHMARKS = $(CACHE)/venv-benchmarks-$(shell $(PYTHON) scripts/requirements.py --digest benchmarks)
 export PYTHONPATH := operator:inference_image:.
 export PYTHONDONTWRITEBYTECODE := 1
 PYTEST_ARGS ?=
+BENCHMARK_ARGS ?=
 
-.PHONY: help demo demo-down test test-unit test-cluster test-node lint format crd venv venv-full venv-path venv-full-path cluster-up cluster-down
+.PHONY: help demo demo-down test test-unit test-cluster test-node lint format crd benchmarks venv venv-full venv-path venv-full-path cluster-up cluster-down
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -39,7 +41,7 @@ test-node: venv-full  ## Tests on the single-node cluster (root): real pods, rea
 lint: venv-full  ## ruff, mypy --strict, layers, drift of the CRD, no loose .py in operator/.
 	@$(VENV_FULL)/bin/ruff check .
 	@$(VENV_FULL)/bin/ruff format --check .
-	@$(VENV_FULL)/bin/mypy operator inference_image tests examples
+	@$(VENV_FULL)/bin/mypy operator inference_image tests examples benchmarks
 	@PATH="$(VENV_FULL)/bin:$$PATH" lint-imports
 	@$(VENV_FULL)/bin/python -m modelrollout crd | diff -u crds/modelrollouts.modelrollout.dev.yaml - \
 	  || { echo "crds/ is not what the types say: run 'make crd'"; exit 1; }
@@ -53,6 +55,10 @@ format: venv-full  ## Let ruff mend what it can.
 crd: venv  ## Write crds/ and the chart's copy from the types.
 	@$(VENV)/bin/python -m modelrollout crd > crds/modelrollouts.modelrollout.dev.yaml
 	@cp crds/modelrollouts.modelrollout.dev.yaml helm/modelrollout/files/crds/
+
+benchmarks:  ## Simulate the decision engine: tables and plots of docs/statistics.md (15 minutes; BENCHMARK_ARGS=--quick: seconds).
+	@scripts/venv.sh $(PYTHON) $(VENV_BENCHMARKS) benchmarks
+	@$(VENV_BENCHMARKS)/bin/python -m benchmarks $(BENCHMARK_ARGS)
 
 venv: $(VENV)/.complete
 venv-full: $(VENV_FULL)/.complete

@@ -1,6 +1,6 @@
 """Prints what pyproject.toml asks for, without the project itself.
 
-usage: requirements.py EXTRA[,EXTRA...] | requirements.py --digest
+usage: requirements.py EXTRA[,EXTRA...] | requirements.py --digest [EXTRA[,EXTRA...]]
 """
 
 import hashlib
@@ -18,13 +18,18 @@ def requirements(extras: list[str]) -> list[str]:
     return sorted({*project["dependencies"], *(item for group in groups for item in group)})
 
 
-def digest() -> str:
-    """Name the set of all dependencies with their pins: another set, another environment."""
-    wanted = "\n".join(requirements(["dev", "inference"]))
+def digest(extras: list[str]) -> str:
+    """Name a set of dependencies with their pins: another set, another environment."""
+    wanted = "\n".join(requirements(extras))
     pins = (ROOT / "constraints.txt").read_text()
+    if "benchmarks" in extras:
+        pins += (ROOT / "benchmarks" / "constraints.txt").read_text()
     return hashlib.sha256(f"{wanted}\n{pins}".encode()).hexdigest()[:12]
 
 
 if __name__ == "__main__":
-    argument = sys.argv[1]
-    print(digest() if argument == "--digest" else "\n".join(requirements(argument.split(","))))
+    first, *rest = sys.argv[1:]
+    if first == "--digest":
+        print(digest((rest or ["dev,inference"])[0].split(",")))
+    else:
+        print("\n".join(requirements(first.split(","))))
