@@ -21,7 +21,7 @@ Stratum = tuple[float, float, float, float, float, float]
 """``(n_c, mean_c, ss_c, n_s, mean_s, ss_s)``: requests, mean log time and sum of the squared
 deviations from it, of the candidate and of stable, for one class of requests."""
 
-_POOLED_WEIGHT: Final = 20
+_POOLED_WEIGHT: Final = 10
 """Degrees of freedom with which the variance over all classes stands beside that of one class.
 Without it, classes of a few requests that happen to lie close together would weigh too much."""
 
@@ -45,7 +45,8 @@ def log_latency(
     is estimated by the difference of mean logs, and the classes are weighted by their information
     ``I_g = 1 / (v_g (1 / n_cg + 1 / n_sg))``. The variance ``v_g`` is that of the class, drawn
     towards the one pooled over classes: classes differ in spread, and small ones know little of
-    theirs. The verdict is by one stopping line (`stopping_line`), against two margins.
+    theirs. That the weights are estimates, too, widens the variance of the mean (Meier, Biometrics
+    1953). The verdict is by one stopping line (`stopping_line`), against two margins.
 
     Parameters
     ----------
@@ -96,7 +97,8 @@ def log_latency(
             f"the planned information is {information_max}: it must be a positive number",
             margin_fail,
         )
-    estimate = sum(item.information * item.difference for item in found) / _information(found)
+    weights = sum(item.weight for item in found)
+    estimate = sum(item.weight * item.difference for item in found) / weights
     return judge_course(
         Course(n, estimate, information, max(information_max, information * FEWEST_REQUESTS / n)),
         fail_above=margin_fail,
@@ -132,11 +134,20 @@ class _Contrast:
 
     candidates: int
     difference: float
-    information: float
+    weight: float
+    """Inverse variance of the difference, as far as its own variance is known."""
+
+    freedom: float
+    """Degrees of freedom of that variance."""
 
 
 def _information(contrasts: list[_Contrast]) -> float:
-    return sum(item.information for item in contrasts)
+    """Return the inverse variance of the weighted mean of the differences."""
+    total = sum(item.weight for item in contrasts)
+    if not total:
+        return 0.0
+    parts = ((item.weight / total, item.freedom) for item in contrasts)
+    return total / (1 + 4 * sum(part * (1 - part) / freedom for part, freedom in parts))
 
 
 def _pool(strata: Iterable[Stratum]) -> list[_Contrast] | str:
@@ -157,7 +168,8 @@ def _pool(strata: Iterable[Stratum]) -> list[_Contrast] | str:
     pooled = max(LEAST_VARIANCE, squares / freedom)
     contrasts = []
     for n_c, mean_c, ss_c, n_s, mean_s, ss_s in shared:
-        variance = (ss_c + ss_s + _POOLED_WEIGHT * pooled) / (n_c + n_s - 2 + _POOLED_WEIGHT)
-        information = 1 / (max(LEAST_VARIANCE, variance) * (1 / n_c + 1 / n_s))
-        contrasts.append(_Contrast(int(n_c), mean_c - mean_s, information))
+        own = n_c + n_s - 2 + _POOLED_WEIGHT
+        variance = max(LEAST_VARIANCE, (ss_c + ss_s + _POOLED_WEIGHT * pooled) / own)
+        weight = 1 / (variance * (1 / n_c + 1 / n_s))
+        contrasts.append(_Contrast(int(n_c), mean_c - mean_s, weight, own))
     return contrasts
