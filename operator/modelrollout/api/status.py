@@ -178,6 +178,11 @@ class StablePointer(ApiModel):
 
     revision: Annotated[str, Field(max_length=63)]
     promoted_time: _Time
+    pool: Annotated[str, Field(max_length=63)] = ""
+    """The pool that its GPUs are of."""
+
+    gpu_count: Annotated[int, Field(ge=1)] = 1
+    """GPUs of one of its pods."""
 
 
 class Trouble(ApiModel):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from modelrollout.api.conditions import Reason, parse_time
 from modelrollout.api.status import AttemptOutcome, CandidateStatus, StageKind, Status
 from modelrollout.rollout.acceptance import Acceptance, accept
+from modelrollout.rollout.evidence import tested_pod
 from modelrollout.rollout.failures import allowed_out_of_memory, find_failure
 from modelrollout.rollout.inputs import Inputs
-from modelrollout.rollout.measure import measure, tested_pod
+from modelrollout.rollout.measure import measure
 from modelrollout.rollout.summary import ROLLBACK_PATIENCE, stable_serves, summarise
 from modelrollout.rollout.transitions import (
     begin_rollback,
@@ -225,6 +226,7 @@ def _load(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Status:
         if status.stable is None:
             return finish_promotion(
                 status,
+                inputs.spec,
                 Reason.FIRST_REVISION,
                 "the first revision serves on readiness alone: there is nothing to compare it "
                 "with, and no user to protect",
@@ -305,6 +307,7 @@ def _switch(inputs: Inputs, status: Status, candidate: CandidateStatus) -> Statu
     if served and elapsed >= SWITCH_SETTLE_SECONDS:
         return finish_promotion(
             status,
+            inputs.spec,
             Reason.PROMOTED,
             f"revision {candidate.revision} passed all enforced gates and serves users with the "
             "pods that were tested",

@@ -1,4 +1,4 @@
-"""The measured stage of an attempt: gather evidence, judge it, decide."""
+"""The measured stage of an attempt: judge the evidence, decide."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from modelrollout.api.conditions import (
     with_condition,
 )
 from modelrollout.api.status import CandidateStatus, ConditionStatus, StageKind, Status
-from modelrollout.gates.evidence import Evidence, ProbeTotals, Snapshot
-from modelrollout.gates.judge import Assessment, evaluate, latency_edges
-from modelrollout.gates.totals import Incomparable, Totals
+from modelrollout.gates.evidence import Evidence
+from modelrollout.gates.judge import Assessment, evaluate
+from modelrollout.gates.stability import FEWEST_PROMPTS
 from modelrollout.gates.verdict import Verdict
-from modelrollout.rollout.failures import container_out_of_memory_count
+from modelrollout.rollout.evidence import gather
 from modelrollout.rollout.inputs import Inputs, MetricsFailure
 from modelrollout.rollout.transitions import enter, fail, inconclusive
-from modelrollout.rollout.world import Pod, World
 
-__all__ = ["measure", "tested_pod"]
+__all__ = ["measure"]
 
 
 def measure(inputs: Inputs, status: Status) -> Status:
@@ -39,121 +38,18 @@ def measure(inputs: Inputs, status: Status) -> Status:
     snapshot = inputs.metrics
     if snapshot.time < parse_time(candidate.stage_started_time):
         return status
-    latest = _candidate_totals(inputs, candidate, snapshot)
-    probe = _probe_totals(inputs, snapshot)
-    status = _with_baseline(inputs, status, latest, probe)
-    assessment = _assess(inputs, status, snapshot, latest, probe)
-    status = _with_assessment(inputs, status, assessment)
+    status, evidence = gather(inputs, status, snapshot)
+    assessment = evaluate(inputs.spec.gates, inputs.spec.analysis, evidence)
+    status = _with_assessment(inputs, status, evidence, assessment)
     return _decide(inputs, status, assessment)
 
 
-def tested_pod(world: World, candidate: CandidateStatus) -> Pod | None:
-    """Return the pod under trial, or ``None`` when it is gone or on its way out."""
-    for pod in world.revision(candidate.revision).pods:
-        tested = candidate.tested_pod is not None and pod.uid == candidate.tested_pod.uid
-        if tested and not pod.terminating and not pod.evicted:
-            return pod
-    return None
-
-
-def _candidate_totals(
-    inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot
-) -> Totals | None:
-    pod = tested_pod(inputs.world, candidate)
-    return None if pod is None else snapshot.servers.get((inputs.namespace, pod.name))
-
-
-def _probe_totals(inputs: Inputs, snapshot: Snapshot) -> ProbeTotals | None:
-    for pod in inputs.world.probe.pods:
-        totals = snapshot.probes.get((inputs.namespace, pod.name))
-        if totals is not None and not pod.terminating:
-            return totals
-    return None
-
-
-def _with_baseline(
-    inputs: Inputs, status: Status, latest: Totals | None, probe: ProbeTotals | None
+def _with_assessment(
+    inputs: Inputs, status: Status, evidence: Evidence, assessment: Assessment
 ) -> Status:
-    """Take the counters from which evidence is counted: when load begins, and after warm-up.
-
-    What the probe asks before, one request at a time, is not what a candidate is like under load.
-    """
-    candidate = status.candidate
-    if candidate is None or latest is None or probe is None:
-        return status
-    if not probe.loading:
-        # Not begun, or a probe that began anew: its repeats must not count as load.
-        idle = candidate.model_copy(update={"baseline": None, "warmed_up": False})
-        return status.model_copy(update={"candidate": idle})
-    warmup = inputs.spec.analysis.warmup_requests
-    try:
-        served = _served_since(candidate, latest)
-    except Incomparable:
-        # Another pod, or the same one restarted: the evidence so far cannot be continued.
-        warmed_up = warmup == 0
-    else:
-        if candidate.warmed_up or served < warmup:
-            return status
-        warmed_up = True
-    baseline = latest.to_baseline(latency_edges(inputs.spec.gates))
-    changed = candidate.model_copy(update={"baseline": baseline, "warmed_up": warmed_up})
-    return status.model_copy(update={"candidate": changed})
-
-
-def _served_since(candidate: CandidateStatus, latest: Totals) -> int:
-    if candidate.baseline is None:
-        raise Incomparable("NoBaseline", "no counters were taken yet")
-    grown = latest.since(Totals.from_baseline(candidate.baseline))
-    return grown.succeeded + grown.failed
-
-
-def _assess(
-    inputs: Inputs,
-    status: Status,
-    snapshot: Snapshot,
-    latest: Totals | None,
-    probe: ProbeTotals | None,
-) -> Assessment:
-    candidate = status.candidate
-    if candidate is None:
-        raise ValueError("there is no attempt in progress")
-    baseline = None
-    if candidate.warmed_up and candidate.baseline is not None:
-        baseline = Totals.from_baseline(candidate.baseline)
-    return evaluate(
-        inputs.spec.gates,
-        inputs.spec.analysis,
-        Evidence(
-            baseline=baseline,
-            # Without the probe's word on load, nobody knows what the counters are counters of.
-            latest=latest if probe is not None else None,
-            probe=probe,
-            container_out_of_memory=container_out_of_memory_count(
-                inputs.world.revision(candidate.revision).pods
-            ),
-            gpu_hour_price=inputs.catalogue.gpu_hour_prices[inputs.spec.pool],
-            gpu_count=inputs.spec.serving.gpu.count,
-            problem=_problem(inputs, candidate, snapshot),
-        ),
-    )
-
-
-def _problem(inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot) -> str:
-    """Say why there are no counters that can be used, in the collector's words if it has any."""
-    pods = (*inputs.world.revision(candidate.revision).ready_pods, *inputs.world.probe.pods)
-    for pod in pods:
-        found = snapshot.unusable.get((inputs.namespace, pod.name))
-        if found is not None:
-            return found
-    if _probe_totals(inputs, snapshot) is None:
-        return "Prometheus has no results of the probe yet"
-    return ""
-
-
-def _with_assessment(inputs: Inputs, status: Status, assessment: Assessment) -> Status:
     if status.candidate is None:
         raise ValueError("there is no attempt in progress")
-    progress = f"{assessment.requests}/{inputs.spec.analysis.max_requests}"
+    progress = _progress(inputs, evidence, assessment)
     return status.model_copy(
         update={
             "gates": [result.to_status() for result in assessment.results],
@@ -161,6 +57,14 @@ def _with_assessment(inputs: Inputs, status: Status, assessment: Assessment) -> 
             "candidate": status.candidate.model_copy(update={"requests": progress}),
         }
     )
+
+
+def _progress(inputs: Inputs, evidence: Evidence, assessment: Assessment) -> str:
+    """Say how far the measurement is: requests under load, or the repeats that come before."""
+    probe = evidence.probe
+    if probe is not None and not probe.loading:
+        return f"repeats {min(probe.repeat_prompts, FEWEST_PROMPTS)}/{FEWEST_PROMPTS}"
+    return f"{assessment.requests}/{inputs.spec.analysis.max_requests}"
 
 
 def _decide(inputs: Inputs, status: Status, assessment: Assessment) -> Status:

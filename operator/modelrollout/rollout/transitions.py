@@ -85,6 +85,7 @@ def enter(
         "deadline_time": deadline,
         "baseline": None,
         "warmed_up": False,
+        "comparison": None,
         "trouble": None,
     }
     if stage is StageKind.LOAD:
@@ -149,12 +150,19 @@ def finish_rollback(status: Status, now: datetime) -> Status:
     )
 
 
-def finish_promotion(status: Status, reason: Reason, message: str, now: datetime) -> Status:
-    """Return the status after the candidate became stable."""
+def finish_promotion(
+    status: Status, spec: Spec, reason: Reason, message: str, now: datetime
+) -> Status:
+    """Return the status after the candidate, which is what the spec declares, became stable."""
     candidate = _candidate(status)
     return _ended(status, AttemptOutcome.PROMOTED, reason, message, now).model_copy(
         update={
-            "stable": StablePointer(revision=candidate.revision, promoted_time=format_time(now)),
+            "stable": StablePointer(
+                revision=candidate.revision,
+                promoted_time=format_time(now),
+                pool=spec.pool,
+                gpu_count=spec.serving.gpu.count,
+            ),
             "rejected": None,
         }
     )
@@ -179,6 +187,7 @@ def _decided(
             "stage_started_time": format_time(now),
             "deadline_time": None,
             "baseline": None,
+            "comparison": None,
             "trouble": None,
             "reason": reason.value,
             "message": message[:1024],

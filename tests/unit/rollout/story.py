@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,10 +13,11 @@ from typing import Any
 from modelrollout.api.revision import RevisionContent, revision_hash
 from modelrollout.api.spec import Spec
 from modelrollout.api.status import CandidateStatus, Condition, Status
-from modelrollout.gates.evidence import ProbeTotals, Snapshot
-from modelrollout.gates.totals import Totals
+from modelrollout.gates.evidence import Evidence, ProbeTotals, Snapshot
+from modelrollout.gates.totals import LogMoments, Totals
 from modelrollout.rollout.advance import advance
 from modelrollout.rollout.desired import Desired, desired_world
+from modelrollout.rollout.evidence import gather
 from modelrollout.rollout.inputs import Catalogue, Commands, Inputs, MetricsFailure
 from modelrollout.rollout.world import Pod, ProbeState, RevisionState, Termination, World
 
@@ -52,6 +56,43 @@ def revision_of(document: dict[str, Any]) -> str:
     return revision_hash(RevisionContent.of(Spec.model_validate(document)))
 
 
+PLAIN = "size_default.steps_default.images_one"
+SPREAD = 0.1
+"""Deviation of the logarithm of latency."""
+
+
+def counters(
+    pod: str,
+    time: datetime,
+    requests: int,
+    *,
+    slow: int = 0,
+    failed: int = 0,
+    seconds: float = 0.1,
+    out_of_memory: int = 0,
+    request_class: str = PLAIN,
+) -> Totals:
+    """Counters of a pod that served so many requests of one image."""
+    mean = math.log(1000 * seconds)
+    squares = requests * (mean**2 + SPREAD**2)
+    moments = {request_class: LogMoments(requests, requests * mean, squares)}
+    return Totals(
+        pod=pod,
+        time=time,
+        succeeded=requests,
+        failed=failed,
+        images=requests,
+        measured=requests,
+        gpu_seconds=0.1 * requests,
+        gpu_seconds_squares=0.0101 * requests,
+        busy_seconds=0.1 * requests,
+        timed=requests,
+        within={500: requests - slow},
+        out_of_memory=out_of_memory,
+        log_moments=moments if requests else {},
+    )
+
+
 class Story:
     """Plays a whole rollout; each `look` is one reconcile."""
 
@@ -67,6 +108,10 @@ class Story:
         self.metrics: Snapshot | MetricsFailure | None = None
         self.commands = Commands()
         self.loading = True
+        self.repeat_prompts = 8
+        self.forgetful = False
+        """Whether the operator is another process at each look, which knows the record only."""
+
         self.probe_failed = ""
         self.name_taken = ""
 
@@ -102,7 +147,18 @@ class Story:
         self.now += timedelta(seconds=seconds)
 
     def look(self) -> Status:
-        inputs = Inputs(
+        if self.forgetful:
+            self.status = Status.model_validate(json.loads(json.dumps(self.status.to_api())))
+        self.status = advance(self.inputs())
+        return self.status
+
+    def evidence(self) -> Evidence:
+        """What the candidate is judged on now."""
+        assert isinstance(self.metrics, Snapshot)
+        return gather(self.inputs(), self.status, self.metrics)[1]
+
+    def inputs(self) -> Inputs:
+        return Inputs(
             namespace="team",
             name="images",
             generation=self.generation,
@@ -114,8 +170,6 @@ class Story:
             now=self.now,
             commands=self.commands,
         )
-        self.status = advance(inputs)
-        return self.status
 
     def world(self) -> World:
         names = {*self.pods, *self.replicas}
@@ -158,28 +212,49 @@ class Story:
     def change_pod(self, revision: str, **changes: Any) -> None:
         self.pods[revision] = [replace(pod, **changes) for pod in self.pods[revision]]
 
-    def measured(self, requests: int, *, slow: int = 0, failed: int = 0) -> None:
-        """Prometheus answers with counters of the candidate's pod."""
+    def measured(
+        self,
+        requests: int,
+        *,
+        slow: int = 0,
+        failed: int = 0,
+        seconds: float = 0.1,
+        stable: Sequence[int] | None = None,
+    ) -> None:
+        """Prometheus answers with counters of the candidate's pod and of stable's.
+
+        Each of stable's pods served `stable` requests; without it, as many as the candidate.
+        """
         pod = self.pods[self.candidate.revision][0]
-        totals = Totals(
-            pod=pod.name,
-            time=self.now,
-            succeeded=requests,
-            failed=failed,
-            images=requests,
-            measured=requests,
-            gpu_seconds=0.1 * requests,
-            gpu_seconds_squares=0.0101 * requests,
-            busy_seconds=0.1 * requests,
-            timed=requests,
-            within={500: requests - slow},
-            out_of_memory=0,
-        )
+        now = self.now
+        servers = [
+            counters(pod.name, now, requests, slow=slow, failed=failed, seconds=seconds),
+            *(
+                counters(other.name, now, count)
+                for other, count in zip(
+                    self.stable_pods, stable or [requests] * len(self.stable_pods), strict=True
+                )
+            ),
+        ]
         self.metrics = Snapshot(
-            time=self.now,
-            servers={("team", pod.name): totals},
-            probes={("team", PROBE.name): ProbeTotals(8, 0.0, self.loading)},
+            time=now,
+            servers={("team", totals.pod): totals for totals in servers},
+            probes={
+                ("team", PROBE.name): ProbeTotals(self.repeat_prompts, 0.0, loading=self.loading)
+            },
         )
+
+    @property
+    def stable_pods(self) -> list[Pod]:
+        assert self.status.stable is not None
+        return self.pods[self.status.stable.revision]
+
+    def hide(self, pod: str, why: str = "") -> None:
+        """Take a pod's series out of what Prometheus answered, and say why not."""
+        assert isinstance(self.metrics, Snapshot)
+        kept = {key: totals for key, totals in self.metrics.servers.items() if key[1] != pod}
+        unusable = {("team", pod): why} if why else {}
+        self.metrics = replace(self.metrics, servers=kept, unusable=unusable)
 
     def bootstrap(self) -> str:
         """The first revision serves; returns its name."""

@@ -1,0 +1,213 @@
+"""Laws of the measured stage: same evidence, same verdict, whoever looks and however often."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelrollout.evidence.collector import Sample, collect
+from modelrollout.evidence.queries import PROBE_FAMILIES, SERVER_FAMILIES
+from modelrollout.gates.evidence import Snapshot
+from modelrollout.rollout.inputs import MetricsFailure
+from modelrollout.rollout.world import Pod
+from tests.unit.evidence.answering import LARGE, PLAIN, log_values, server_values
+from tests.unit.rollout.story import PROBE, Story
+
+GATES = [
+    {"name": "latency", "latency": {"percentile": 95, "maxMilliseconds": 500}},
+    {"name": "errors", "errors": {"maxPercent": "5"}},
+    {"name": "oom", "outOfMemory": {"maxCount": 0}},
+]
+STABLE_TROUBLES = ("absent", "doubled", "restarted", "replaced", "backwards")
+GAPS = ("absent", "doubled")
+OTHER_TROUBLES = ("no-candidate", "no-probe", "no-prometheus", "probe-anew")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens until the next look, and what is wrong at it."""
+
+    served: int = 0
+    slow: int = 0
+    failed: int = 0
+    stable: int = 0
+    trouble: str = ""
+
+
+def steps(troubles: Sequence[str]) -> st.SearchStrategy[list[Step]]:
+    step = st.builds(
+        Step,
+        served=st.integers(0, 25),
+        slow=st.integers(0, 3),
+        failed=st.sampled_from([0, 0, 0, 1]),
+        stable=st.integers(0, 25),
+        trouble=st.sampled_from(["", "", *troubles]),
+    )
+    return st.lists(step, max_size=12)
+
+
+class Trial:
+    """A candidate under measurement, played step by step until it is decided."""
+
+    def __init__(self, *, forgetful: bool = False) -> None:
+        self.story = Story(gates=GATES)
+        self.story.bootstrap()
+        self.story.try_another(gates=GATES)
+        self.story.forgetful = forgetful
+        self.served = self.slow = self.failed = self.stable = 0
+        for requests in (0, 5):
+            self.play(Step(served=requests, stable=requests))
+
+    @property
+    def over(self) -> bool:
+        return self.story.stage != "Isolated"
+
+    def play(self, step: Step) -> None:
+        if self.over:
+            return
+        self.story.later(2)
+        self.served += step.served
+        self.slow += min(step.slow, step.served)
+        self.failed += step.failed
+        self.stable += step.stable
+        self._happen(step.trouble)
+        self.story.look()
+
+    def _happen(self, trouble: str) -> None:
+        story = self.story
+        stable = story.status.stable
+        assert stable is not None
+        (pod,) = story.stable_pods
+        if trouble in {"restarted", "backwards"}:
+            self.stable = 0
+        if trouble == "restarted":
+            story.change_pod(stable.revision, restarts=pod.restarts + 1)
+        if trouble == "replaced":
+            self.stable = 0
+            story.pods[stable.revision] = [story.pod(stable.revision)]
+        story.loading = trouble != "probe-anew"
+        story.measured(self.served, slow=self.slow, failed=self.failed, stable=[self.stable])
+        self._hide(trouble, pod)
+
+    def _hide(self, trouble: str, stable: Pod) -> None:
+        story = self.story
+        if trouble in GAPS:
+            story.hide(stable.name, "scraped twice" if trouble == "doubled" else "")
+        if trouble == "no-candidate":
+            story.hide(story.pods[story.candidate.revision][0].name)
+        if trouble == "no-probe":
+            assert isinstance(story.metrics, Snapshot)
+            story.metrics = replace(story.metrics, probes={})
+        if trouble == "no-prometheus":
+            story.metrics = MetricsFailure("PrometheusUnreachable", "connection refused")
+
+
+@given(steps([*STABLE_TROUBLES, *OTHER_TROUBLES]))
+def test_an_operator_that_knows_the_record_only_decides_as_one_that_was_never_ended(
+    script: list[Step],
+) -> None:
+    steady, forgetful = Trial(), Trial(forgetful=True)
+    for step in script:
+        steady.play(step)
+        forgetful.play(step)
+        assert forgetful.story.status == steady.story.status
+        if not steady.over and isinstance(steady.story.metrics, Snapshot):
+            assert forgetful.story.evidence() == steady.story.evidence()
+
+
+@given(steps([*STABLE_TROUBLES, *OTHER_TROUBLES]))
+def test_a_look_that_is_repeated_changes_nothing(script: list[Step]) -> None:
+    once, often = Trial(), Trial()
+    for step in script:
+        once.play(step)
+        often.play(step)
+        if not often.over:
+            often.story.look()
+        assert often.story.status == once.story.status
+
+
+@given(steps(STABLE_TROUBLES))
+def test_what_befalls_stable_neither_hurts_nor_helps_on_the_candidates_own_gates(
+    script: list[Step],
+) -> None:
+    troubled, untroubled = Trial(), Trial()
+    for step in script:
+        troubled.play(step)
+        untroubled.play(replace(step, trouble=""))
+        assert troubled.story.status.gates == untroubled.story.status.gates
+        assert troubled.story.status.verdict == untroubled.story.status.verdict
+        assert troubled.story.candidate.requests == untroubled.story.candidate.requests
+        assert troubled.story.stage == untroubled.story.stage
+
+
+@given(steps(GAPS))
+def test_gaps_in_the_series_of_stable_lose_nothing(script: list[Step]) -> None:
+    gaps, whole = Trial(), Trial()
+    for step in script:
+        gaps.play(step)
+        whole.play(replace(step, trouble=""))
+        if gaps.over:
+            return
+        comparison = gaps.story.evidence().comparison
+        assert comparison == (None if step.trouble else whole.story.evidence().comparison)
+
+
+@given(steps([*STABLE_TROUBLES, *OTHER_TROUBLES]))
+def test_both_arms_are_of_one_moment_and_of_the_same_time_long(script: list[Step]) -> None:
+    trial = Trial()
+    for step in script:
+        trial.play(step)
+        if trial.over:
+            return
+        record = trial.story.candidate.comparison
+        assert record is not None
+        begun = {item.time for item in record.stable}
+        assert begun == ({record.candidate.time} if record.candidate else set())
+        if isinstance(trial.story.metrics, Snapshot):
+            comparison = trial.story.evidence().comparison
+            if comparison is not None:
+                assert comparison.candidate.time == comparison.stable.time == trial.story.now
+
+
+# -- the order of series ---------------------------------------------------------------------------
+def series(story: Story, requests: int) -> dict[str, list[Sample]]:
+    """What Prometheus answers when every pod served so many requests, of two classes."""
+    durations = {PLAIN: [1.0 + 0.1 * at for at in range(requests)], LARGE: [4.1] * requests}
+    values = server_values(2 * requests) | log_values(durations)
+    answers: dict[str, list[Sample]] = {
+        family.name: [] for family in (*SERVER_FAMILIES, *PROBE_FAMILIES)
+    }
+    for pod in (*story.stable_pods, *story.pods[story.candidate.revision]):
+        for name, rows in values.items():
+            labels = {"namespace": "team", "pod": pod.name}
+            answers[name] += [Sample({**labels, **own}, float(value)) for own, value in rows]
+    probe = {"namespace": "team", "pod": PROBE.name}
+    for family, value in zip(PROBE_FAMILIES, (8, 0.001, 1), strict=True):
+        answers[family.name] = [Sample(probe, float(value))]
+    return answers
+
+
+@given(st.data())
+def test_the_order_of_series_within_a_scrape_changes_nothing(data: Any) -> None:
+    gate = {"name": "latency", "latency": {"percentile": 95, "maxMilliseconds": 1700}}
+    stories = [Story(gates=[gate], replicas=3) for _ in range(2)]
+    for story in stories:
+        story.bootstrap()
+        story.try_another(gates=[gate], replicas=3)
+    for requests in (0, 5, 9, 14):
+        for story, mixed in zip(stories, (False, True), strict=True):
+            answers = series(story, requests)
+            if mixed:
+                answers = {name: data.draw(st.permutations(each)) for name, each in answers.items()}
+            story.metrics = collect(story.now, answers)
+            story.look()
+            story.later(2)
+    straight, mixed_up = (json.dumps(story.status.to_api()) for story in stories)
+    assert mixed_up == straight
+    assert stories[0].evidence().comparison is not None
+    assert stories[1].evidence() == stories[0].evidence()
