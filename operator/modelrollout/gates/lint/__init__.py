@@ -1,5 +1,5 @@
 """What declared gates ask for, told before a trial: requests, time, and what stable would do."""
 
-from modelrollout.gates.lint.report import GateLint, Lint, lint
+from modelrollout.gates.lint.report import GateLint, Lint, lint, usable
 
-__all__ = ["GateLint", "Lint", "lint"]
+__all__ = ["GateLint", "Lint", "lint", "usable"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scipy.special import gammainc
 
 from modelrollout.api.gate_types import GpuMemoryGate, OutOfMemoryGate
-from modelrollout.gates.lint.outlook import FEWEST_AT_STABLE, Conditions, Outlook
+from modelrollout.gates.lint.outlook import Conditions, Outlook
 from modelrollout.gates.look import requests_of
 
 __all__ = ["gpu_memory_outlook", "out_of_memory_outlook"]
@@ -23,7 +23,7 @@ def out_of_memory_outlook(gate: OutOfMemoryGate, conditions: Conditions) -> Outl
         f"events{compared}"
     )
     stable = conditions.stable
-    if stable is None or requests_of(stable) < FEWEST_AT_STABLE:
+    if stable is None:
         return Outlook(text, fewest)
     requests, events = requests_of(stable), stable.out_of_memory
     beyond = float(gammainc(gate.max_count + 1, conditions.expected * events / requests))

@@ -13,12 +13,19 @@ from modelrollout.gates.changes import Margins
 from modelrollout.gates.cost import price_per_second
 from modelrollout.gates.lint.facts import gpu_memory_outlook, out_of_memory_outlook
 from modelrollout.gates.lint.means import comparison_outlook, cost_outlook
-from modelrollout.gates.lint.outlook import FALSE_ROLLBACK, UNDECIDED, Conditions, Outlook
+from modelrollout.gates.lint.outlook import (
+    FALSE_ROLLBACK,
+    FEWEST_AT_STABLE,
+    UNDECIDED,
+    Conditions,
+    Outlook,
+)
 from modelrollout.gates.lint.shares import errors_outlook, slow_outlook
+from modelrollout.gates.look import requests_of
 from modelrollout.gates.stability import FEWEST_PROMPTS
 from modelrollout.gates.totals import Incomparable, Totals
 
-__all__ = ["GateLint", "Lint", "lint"]
+__all__ = ["GateLint", "Lint", "lint", "usable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +99,8 @@ def lint(spec: Spec, *, gpu_hour_price: Decimal, stable: Totals | None = None) -
     gpu_hour_price
         Price of one GPU of the candidate's pool for one hour.
     stable
-        Lifetime counters of stable's pods, taken together; None, or numbers that counters cannot
-        have, when it is not known.
+        Lifetime counters of stable's pods, taken together; None when they are not known. Those
+        that are not `usable` are as good as none.
     """
     conditions = _conditions(spec, gpu_hour_price, stable)
     found = [_outlook(gate, conditions) for gate in spec.gates]
@@ -117,6 +124,17 @@ def lint(spec: Spec, *, gpu_hour_price: Decimal, stable: Totals | None = None) -
     )
 
 
+def usable(stable: Totals | None) -> Totals | None:
+    """Return stable's counters if there are enough of them to say something of it."""
+    if stable is None:
+        return None
+    try:
+        stable.check()
+    except Incomparable:
+        return None
+    return stable if requests_of(stable) >= FEWEST_AT_STABLE else None
+
+
 def _conditions(spec: Spec, gpu_hour_price: Decimal, stable: Totals | None) -> Conditions:
     analysis = spec.analysis
     alpha = 1 - analysis.confidence_percent / 100
@@ -131,22 +149,12 @@ def _conditions(spec: Spec, gpu_hour_price: Decimal, stable: Totals | None) -> C
         seconds=spec.strategy.deadlines.analysis_seconds,
         expected=0,
         price=price_per_second(gpu_hour_price, spec.serving.gpu.count),
-        stable=_usable(stable),
+        stable=usable(stable),
     )
 
 
 def _slowest(spec: Spec) -> int:
     return min(stage.probe.requests_per_minute for stage in spec.strategy.stages)
-
-
-def _usable(stable: Totals | None) -> Totals | None:
-    if stable is None:
-        return None
-    try:
-        stable.check()
-    except Incomparable:
-        return None
-    return stable
 
 
 def _outlook(gate: Gate, conditions: Conditions) -> Outlook:

@@ -68,9 +68,8 @@ def slow_outlook(percentile: int, limit: int, conditions: Conditions) -> Outlook
 
 def errors_outlook(gate: ErrorsGate, conditions: Conditions) -> Outlook:
     """Return what is to be expected of a limit on the share of requests that fail."""
-    stable, known = conditions.stable, None
-    if stable is not None and requests_of(stable) >= FEWEST_AT_STABLE:
-        known = _Known(stable.failed, requests_of(stable))
+    stable = conditions.stable
+    known = None if stable is None else _Known(stable.failed, requests_of(stable))
     words = _Words("failed", "fails", "raise `errors.maxPercent`")
     return _share_outlook(float(gate.max_percent) / 100, known, words, conditions)
 
