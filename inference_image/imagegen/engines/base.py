@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,21 +26,34 @@ class GenerationSettings:
     height: int
     steps: int
     guidance_scale: float
-    negative_prompt: str | None = None
+    tiled_decoding: bool = False
+    """Decode in overlapping tiles: less memory, slightly other pixels (`Engine.can_tile`)."""
+    scheduler: str | None = None
+    """One of `Engine.schedulers`; None is the server's own."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures to be made in one call; every picture has its own prompt and seed."""
+    """Pictures to be made in one call; every picture has its own prompts and seed.
+
+    They may belong to several requests. Negative prompts are there for all of them or for none;
+    left out, there are none.
+    """
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     settings: GenerationSettings
+    negative_prompts: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse prompts without seeds."""
-        if not self.prompts or len(self.prompts) != len(self.seeds):
-            raise ValueError("a batch needs at least one prompt, and as many seeds as prompts")
+        """Refuse lists that do not belong together."""
+        count = len(self.prompts)
+        if not self.negative_prompts:
+            object.__setattr__(self, "negative_prompts", (None,) * count)
+        if not count or count != len(self.seeds) or count != len(self.negative_prompts):
+            raise ValueError("a batch needs at least one prompt, and as many of all else")
+        if len({text is None for text in self.negative_prompts}) > 1:
+            raise ValueError("negative prompts are there for all pictures of a batch or for none")
 
     def __len__(self) -> int:
         """Give the number of pictures."""
@@ -48,9 +62,11 @@ class Batch:
     def halves(self) -> tuple[Batch, Batch]:
         """Split in two, the first half being the larger one of an odd batch."""
         middle = (len(self) + 1) // 2
-        return (
-            Batch(self.prompts[:middle], self.seeds[:middle], self.settings),
-            Batch(self.prompts[middle:], self.seeds[middle:], self.settings),
+        return self._part(slice(None, middle)), self._part(slice(middle, None))
+
+    def _part(self, part: slice) -> Batch:
+        return Batch(
+            self.prompts[part], self.seeds[part], self.settings, self.negative_prompts[part]
         )
 
 
@@ -107,10 +123,10 @@ class Generated:
 
 
 class Engine(ABC):
-    """Makes pictures. Only one thread calls it, one batch at a time."""
+    """Makes pictures. One thread calls :meth:`generate`, one batch at a time."""
 
     device: str
-    """``cpu`` or ``cuda:0``: the label of the busy-time counter."""
+    """``cpu``, ``cuda:0`` or ``hosted``: the label of the busy-time counter."""
 
     size_multiple: int
     """Width and height must be multiples of this many pixels."""
@@ -120,6 +136,35 @@ class Engine(ABC):
 
     takes_negative_prompt: bool
     """Whether a negative prompt has an effect."""
+
+    schedulers: tuple[str, ...]
+    """Samplers that a request may ask for; empty if it cannot choose."""
+
+    can_tile: bool
+    """Whether `GenerationSettings.tiled_decoding` has an effect."""
+
+    max_prompt_tokens: int | None
+    """Tokens of a prompt that the model reads, as :meth:`count_tokens` counts; None if unknown."""
+
+    def count_tokens(self, prompt: str) -> int | None:  # noqa: ARG002 - for those that can
+        """Count the tokens of a prompt, those that mark its begin and end included.
+
+        Never uses the device, and may be called from any thread.
+
+        Returns
+        -------
+        int or None
+            None if the engine does not know.
+        """
+        return None
+
+    def busy_clock(self) -> float:
+        """Give the time in seconds by which busy time is measured, failed attempts included.
+
+        The worker counts by how much it grew during a call. It is the wall clock, unless the work
+        is paid by other measures than the time that a device is held.
+        """
+        return time.perf_counter()
 
     @abstractmethod
     def generate(self, batch: Batch, *, should_stop: Callable[[], bool]) -> Generated:
@@ -131,7 +176,7 @@ class Engine(ABC):
         Parameters
         ----------
         batch
-            Prompts, seeds and settings.
+            Prompts, seeds and settings, of one request or of several.
         should_stop
             Asked at every step boundary; True gives the batch up.
 
@@ -141,6 +186,9 @@ class Engine(ABC):
             If memory ran out. All memory of the attempt has been given back.
         GenerationCancelledError
             If `should_stop` said so.
+        RequestRefusedError
+            If the pictures cannot be made for a reason that its text tells, such as a hosted API's
+            refusal of a prompt.
         EngineBrokenError
             If the device needs a new process.
         """

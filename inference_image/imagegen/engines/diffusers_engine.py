@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # Read by the libraries when they are imported: nothing is fetched, no shipped code is run.
@@ -21,8 +22,9 @@ import transformers
 from imagegen.contract import OomPhase, StartupFailureCode
 from imagegen.engines.base import Batch, Engine, Generated, Images, StageClock
 from imagegen.engines.folder import ModelFolder
-from imagegen.engines.schedulers import OVERRIDES, check_scheduler
+from imagegen.engines.schedulers import OVERRIDES, check_scheduler, usable_schedulers
 from imagegen.engines.threads import cpu_threads
+from imagegen.engines.tokens import sequence_length, token_counter
 from imagegen.errors import (
     DeviceMemoryError,
     EngineBrokenError,
@@ -72,6 +74,12 @@ class DiffusersEngine(Engine):
         self._precision = precision
         self._clock: StageClock | None = None
         self._device = torch.device(pipeline.device)
+        self._scheduler_config = dict(pipeline.scheduler.config)
+        self._default_scheduler = type(pipeline.scheduler).__name__.removesuffix("Scheduler")
+        self.schedulers = usable_schedulers(f"{self._default_scheduler}Scheduler")
+        self.can_tile = hasattr(pipeline.vae, "use_tiling")
+        self._sequence_length = sequence_length(pipeline)
+        self.max_prompt_tokens, self._counter = token_counter(pipeline)
         self.device = "cpu" if self._device.type == "cpu" else f"cuda:{self._device.index or 0}"
         self._is_flux = type(pipeline).__name__ == "FluxPipeline"
         self.takes_negative_prompt = not self._is_flux
@@ -182,10 +190,35 @@ class DiffusersEngine(Engine):
             "output_type": "np",
             "callback_on_step_end": step_ended,
         }
-        if settings.negative_prompt is not None and self.takes_negative_prompt:
-            arguments["negative_prompt"] = [settings.negative_prompt] * len(batch)
-        with torch.inference_mode():
+        if batch.negative_prompts[0] is not None and self.takes_negative_prompt:
+            arguments["negative_prompt"] = list(batch.negative_prompts)
+        if self._sequence_length is not None:
+            arguments["max_sequence_length"] = self._sequence_length
+        self._pipeline.scheduler = self._scheduler(settings.scheduler or self._default_scheduler)
+        with torch.inference_mode(), self._tiling(wanted=settings.tiled_decoding):
             return np.asarray(self._pipeline(**arguments).images, dtype=np.float32)
+
+    def _scheduler(self, name: str) -> Any:
+        """Build a sampler anew: one that an aborted call used remembers where it was."""
+        if name not in self.schedulers:
+            raise ValueError(f"scheduler {name} is not one of {', '.join(self.schedulers)}")
+        overrides = OVERRIDES.get(name, {})
+        scheduler_class = getattr(diffusers, f"{name}Scheduler")
+        return scheduler_class.from_config(self._scheduler_config, **overrides)
+
+    @contextlib.contextmanager
+    def _tiling(self, *, wanted: bool) -> Iterator[None]:
+        vae = self._pipeline.vae
+        before = vae.use_tiling
+        vae.use_tiling = wanted or before
+        try:
+            yield
+        finally:
+            vae.use_tiling = before
+
+    def count_tokens(self, prompt: str) -> int:
+        """Count the tokens of a prompt, those that mark its begin and end included."""
+        return len(self._counter.encode(prompt).ids)
 
     def describe(self) -> dict[str, str]:
         """Describe what pictures depend on."""
@@ -193,7 +226,7 @@ class DiffusersEngine(Engine):
         return {
             "pipeline": type(self._pipeline).__name__,
             "dtype": self._precision,
-            "scheduler": type(self._pipeline.scheduler).__name__.removesuffix("Scheduler"),
+            "scheduler": self._default_scheduler,
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,

@@ -55,6 +55,7 @@ class ImageRequest:
     prompt: str
     count: int
     seed: int | None
+    negative_prompt: str | None
     settings: GenerationSettings
     request_class_size: tuple[int, int] | None
     request_class_steps: int | None
@@ -149,12 +150,12 @@ class RequestRules:
             prompt=prompt,
             count=count or 1,
             seed=seed,
+            negative_prompt=self._negative_prompt(fields),
             settings=GenerationSettings(
                 width=width,
                 height=height,
                 steps=steps or self.defaults.steps,
                 guidance_scale=self._guidance(fields),
-                negative_prompt=self._negative_prompt(fields),
             ),
             request_class_size=size,
             request_class_steps=steps,

@@ -27,8 +27,14 @@ _LOG = logging.getLogger(__name__)
 
 def batches(job: Job, max_batch_size: int) -> list[Batch]:
     """Cut a job's pictures into batches of at most `max_batch_size`."""
+    request = job.request
     return [
-        Batch((job.request.prompt,) * len(seeds), seeds, job.request.settings)
+        Batch(
+            (request.prompt,) * len(seeds),
+            seeds,
+            request.settings,
+            (request.negative_prompt,) * len(seeds),
+        )
         for start in range(0, len(job.seeds), max_batch_size)
         if (seeds := job.seeds[start : start + max_batch_size])
     ]
@@ -86,6 +92,8 @@ class Worker(threading.Thread):
             raise _given_up(job)
         try:
             images = self._generate(job)
+        except RequestRefusedError:
+            raise
         except GenerationCancelledError as error:
             raise _given_up(job) from error
         except DeviceMemoryError as error:
@@ -132,7 +140,7 @@ class Worker(threading.Thread):
 
     def _attempt(self, batch: Batch, job: Job) -> tuple[Images | None, OomPhase | None]:
         work = job.work
-        began = time.perf_counter()
+        began = self._engine.busy_clock()
         try:
             made = self._engine.generate(batch, should_stop=lambda: self._should_stop(job))
         except DeviceMemoryError as error:
@@ -143,7 +151,7 @@ class Worker(threading.Thread):
             work.steps.extend(made.steps)
             return made.images, None
         finally:
-            seconds = time.perf_counter() - began
+            seconds = self._engine.busy_clock() - began
             work.busy_seconds += seconds
         work.wasted_seconds += seconds
         work.ooms.append(phase)

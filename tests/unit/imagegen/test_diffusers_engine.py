@@ -94,6 +94,69 @@ def test_a_generation_is_given_up_at_a_step_boundary_and_leaves_no_trace(engine:
     assert np.array_equal(make(engine, ["a fox"], [1]), before)
 
 
+def test_requests_of_one_batch_keep_their_own_negative_prompts(engine: Engine) -> None:
+    def three(*negative: str | None) -> Images:
+        batch = Batch(("a fox",) * 3, (1, 2, 3), SETTINGS, negative)
+        return engine.generate(batch, should_stop=lambda: False).images
+
+    mixed, plain = three("grey", "red and blurred", "grey"), three("grey", "grey", "grey")
+
+    assert np.array_equal(mixed[[0, 2]], plain[[0, 2]])
+    assert np.array_equal(mixed[1], plain[1]) is not engine.takes_negative_prompt
+
+
+def test_negative_prompts_are_there_for_all_pictures_or_for_none() -> None:
+    with pytest.raises(ValueError, match="or for none"):
+        Batch(("a fox",) * 2, (1, 2), SETTINGS, ("grey", None))
+
+
+def test_halves_keep_what_belongs_to_a_picture() -> None:
+    first, second = Batch(("a", "b", "c"), (1, 2, 3), SETTINGS, ("x", "y", "z")).halves()
+    assert first == Batch(("a", "b"), (1, 2), SETTINGS, ("x", "y"))
+    assert second == Batch(("c",), (3,), SETTINGS, ("z",))
+
+
+def test_decoding_in_tiles_is_for_one_call(model_folder: Callable[[str], Path]) -> None:
+    engine: DiffusersEngine = load(model_folder("sd"), "sd")
+    assert engine.can_tile
+    engine._pipeline.vae.tile_latent_min_size, engine._pipeline.vae.tile_sample_min_size = 16, 32
+    before = make(engine, ["a fox"], [1], width=96)
+
+    tiled = make(engine, ["a fox"], [1], width=96, tiled_decoding=True)
+
+    assert not np.array_equal(tiled, before)
+    assert np.abs(tiled - before).mean() < 0.1
+    assert np.array_equal(make(engine, ["a fox"], [1], width=96), before)
+
+
+def test_a_request_may_choose_its_sampler(model_folder: Callable[[str], Path]) -> None:
+    engine: DiffusersEngine = load(model_folder("sd"), "sd")
+    own = make(engine, ["a fox"], [1], steps=3)
+
+    other = make(engine, ["a fox"], [1], steps=3, scheduler="EulerDiscrete")
+
+    assert not np.array_equal(other, own)
+    assert np.array_equal(make(engine, ["a fox"], [1], steps=3, scheduler="DDIM"), own)
+    with pytest.raises(ValueError, match="not one of DDIM"):
+        make(engine, ["a fox"], [1], scheduler="FlowMatchEulerDiscrete")
+
+
+def test_tokens_are_counted_as_the_model_reads_them(engine: Engine) -> None:
+    pipeline = engine._pipeline  # type: ignore[attr-defined]
+    tokenizers = [part for name, part in pipeline.components.items() if "tokenizer" in name]
+    counts = {len(tokenizer("a fox, 3 hats").input_ids) for tokenizer in tokenizers}
+    limits = {
+        "StableDiffusionPipeline": 77,
+        "StableDiffusionXLPipeline": 77,
+        "StableDiffusion3Pipeline": 256,
+        "FluxPipeline": 256,  # the tiny one takes no guidance, like the distilled variant
+    }
+
+    assert engine.count_tokens("a fox, 3 hats") in counts
+    assert engine.count_tokens("x " * 500) > 500  # type: ignore[operator]
+    assert engine.max_prompt_tokens == limits[type(pipeline).__name__]
+
+
 @pytest.mark.parametrize("scheduler", NOISE_PREDICTING)
 def test_every_allowed_sampler_samples(model_folder: Callable[[str], Path], scheduler: str) -> None:
     engine = DiffusersEngine.load(
