@@ -209,9 +209,10 @@ def _strata(compared: Comparison) -> _Strata | Unmeasured:
 
 
 def _usable(moments: LogMoments) -> bool:
+    """Tell whether requests can have these moments: no logarithm of milliseconds is negative."""
     return (
         is_count(moments.count)
-        and abs(moments.total) <= _LARGEST_SUM
+        and 0 <= moments.total <= _LARGEST_SUM
         and 0 <= moments.squares <= _LARGEST_SUM
     )
 

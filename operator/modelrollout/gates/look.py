@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from modelrollout.api.spec import Analysis
 from modelrollout.gates.evidence import Comparison, Evidence
-from modelrollout.gates.totals import Incomparable, Totals
+from modelrollout.gates.totals import LARGEST_COUNT, Incomparable, Totals
 from modelrollout.gates.traffic_share import traffic_skew
 from modelrollout.gates.verdict import Unmeasured, Verdict
 
@@ -71,8 +72,12 @@ class Look:
         return replace(self, alpha_fail=self.alpha_fail / max(1, parts))
 
     def design_effect(self, measure: str) -> float:
-        """Return how many times less a request says than an independent one would."""
-        return self.evidence.design_effects.get(measure, 1.0)
+        """Return how many times less a request says than an independent one would.
+
+        Not a number when that is no such factor: what is judged by it is then Invalid.
+        """
+        effect = self.evidence.design_effects.get(measure, 1.0)
+        return float(effect) if 1 <= effect <= LARGEST_COUNT else math.nan
 
 
 def requests_of(totals: Totals) -> int:
@@ -106,8 +111,10 @@ def _compared(evidence: Evidence) -> Comparison | Unmeasured:
             or "there are no counters of stable to compare with, from the same time",
         )
     try:
-        evidence.comparison.candidate.check()
-        evidence.comparison.stable.check()
+        for arm in (evidence.comparison.candidate, evidence.comparison.stable):
+            # Log moments are looked at where they are used. What rounding may have done to those
+            # of a difference is known to the counters that it is a difference of, not to it.
+            replace(arm, log_moments={}).check()
     except Incomparable as error:
         return Unmeasured(Verdict.INVALID, error.reason, error.message)
     return evidence.comparison

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from modelrollout.api.base import ApiModel
 from modelrollout.api.gate_types import Gate
 from modelrollout.api.spec import Analysis
 from modelrollout.gates.evidence import Comparison, Evidence, ProbeTotals
-from modelrollout.gates.judge import evaluate
+from modelrollout.gates.judge import KINDS, evaluate
+from modelrollout.gates.look import Look
 from modelrollout.gates.totals import LogMoments, Totals
-from modelrollout.gates.verdict import GateResult
+from modelrollout.gates.verdict import Finding, GateResult
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -141,3 +143,8 @@ def beside(candidate: Totals, stable: Totals, **changes: Any) -> Evidence:
 def found(gate: Gate, given: Evidence, analysis: Analysis = ANALYSIS) -> GateResult:
     """What one gate finds that is declared alone."""
     return evaluate([gate], analysis, given).results[0]
+
+
+def judged(criterion: ApiModel, given: Evidence) -> Finding:
+    """What is found by a criterion that need not be a member of a gate."""
+    return KINDS[type(criterion)].judge(criterion, Look.at(given, ANALYSIS, enforced=1))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelrollout.api.gate_types import Gate, GateMode
 from modelrollout.api.spec import Analysis
 from modelrollout.api.status import GateStatus
-from modelrollout.gates.evidence import Evidence, ProbeTotals
+from modelrollout.gates.evidence import Evidence
 from modelrollout.gates.judge import evaluate, latency_edges
 from modelrollout.gates.totals import Incomparable, Totals
 from modelrollout.gates.verdict import Verdict
@@ -129,99 +129,7 @@ def test_the_status_of_a_gate_fits_the_schema() -> None:
             assert status.verdict == result.verdict.value
 
 
-# -- laws ------------------------------------------------------------------------------------------
-amounts = st.one_of(st.floats(), st.integers(), st.just(10**400))
-garbage = st.builds(
-    Totals,
-    pod=st.sampled_from(["a", "b"]),
-    time=st.just(NOON),
-    within=st.dictionaries(st.integers(), amounts, max_size=3),
-    **{item.name: amounts for item in fields(Totals) if item.name not in ("pod", "time", "within")},
-)
-garbage_evidence = st.builds(
-    Evidence,
-    baseline=st.none() | garbage,
-    latest=st.none() | garbage,
-    probe=st.none()
-    | st.builds(
-        ProbeTotals,
-        repeat_prompts=amounts,
-        repeat_deviation=st.none() | amounts,
-        loading=st.booleans(),
-    ),
-    container_out_of_memory=amounts,
-    gpu_hour_price=st.decimals(),
-    gpu_count=st.integers(),
-)
-
-
-@given(garbage_evidence)
-def test_garbage_never_raises_and_never_passes_unless_it_is_evidence(given: Evidence) -> None:
-    assessment = evaluate(ALL, ANALYSIS, given)
-    if given.baseline is None or given.latest is None or given.probe is None:
-        assert assessment.verdict is not Verdict.PASS
-
-
-@given(
-    requests=st.integers(0, 2000),
-    slow=st.floats(0, 1),
-    failed=st.integers(0, 200),
-    more=st.integers(0, 50),
-)
-def test_worse_evidence_never_turns_fail_into_pass(
-    requests: int, slow: float, failed: int, more: int
-) -> None:
-    k = round(requests * slow)
-    before = evaluate(ALL, ANALYSIS, evidence(counters(requests, slow=k, failed=failed)))
-    worse = counters(requests, slow=min(requests, k + more), failed=failed + more, ooms=more)
-    after = evaluate(ALL, ANALYSIS, evidence(worse))
-    if before.verdict is Verdict.FAIL:
-        assert after.verdict is Verdict.FAIL
-    if after.verdict is Verdict.PASS:
-        assert before.verdict is Verdict.PASS
-
-
-@given(requests=st.integers(0, 2000), slow=st.floats(0, 1), failed=st.integers(0, 2000))
-def test_to_fail_is_as_bad_as_to_be_slow(requests: int, slow: float, failed: int) -> None:
-    k = round(requests * slow)
-    fast_failures = evidence(counters(requests, slow=k, failed=failed))
-    slow_answers = evidence(counters(requests + failed, slow=k + failed))
-    (failing,) = evaluate([LATENCY], ANALYSIS, fast_failures).results
-    (slowing,) = evaluate([LATENCY], ANALYSIS, slow_answers).results
-    assert replace(failing, message="") == replace(slowing, message="")
-
-
-@given(
-    requests=st.integers(0, 2000),
-    slow=st.floats(0, 1),
-    failed=st.integers(0, 2000),
-    more=st.integers(0, 2000),
-)
-def test_further_failures_never_improve_a_latency(
-    requests: int, slow: float, failed: int, more: int
-) -> None:
-    order = [Verdict.INVALID, Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL]
-    k = round(requests * slow)
-
-    def judged(failures: int) -> int:
-        given = evidence(counters(requests, slow=k, failed=failures))
-        return order.index(evaluate([LATENCY], ANALYSIS, given).results[0].verdict)
-
-    assert judged(failed + more) >= judged(failed)
-
-
-@given(st.permutations(ALL), st.integers(0, 400), st.floats(0, 0.3))
-def test_the_order_of_gates_changes_no_verdict(
-    order: list[Gate], requests: int, slow: float
-) -> None:
-    given = evidence(counters(requests, slow=round(requests * slow)))
-    straight, mixed = evaluate(ALL, ANALYSIS, given), evaluate(order, ANALYSIS, given)
-    assert mixed.verdict is straight.verdict
-    assert {item.name: item for item in mixed.results} == {
-        item.name: item for item in straight.results
-    }
-
-
+# -- counters --------------------------------------------------------------------------------------
 counts = st.integers(0, 2**53)
 real_totals = st.builds(
     Totals,

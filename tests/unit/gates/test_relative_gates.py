@@ -1,0 +1,394 @@
+"""Gates that compare the candidate with stable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelrollout.api.gate_types import Gate
+from modelrollout.api.spec import Analysis
+from modelrollout.gates.changes import ChangeWords, Margins
+from modelrollout.gates.latency import MOST_FAILED, MOST_LEFT_OUT
+from modelrollout.gates.totals import Totals
+from modelrollout.gates.verdict import GateResult, Verdict
+from tests.unit.gates.judging import (
+    COST_VS_STABLE,
+    LATENCY_VS_STABLE,
+    MEMORY_VS_STABLE,
+    RELATIVE,
+    arm,
+    beside,
+    counters,
+    evidence,
+    found,
+    log_moments,
+)
+
+ORDER = [Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL]
+
+
+def gate(**kind: Any) -> Gate:
+    return Gate.model_validate({"name": "some", **kind})
+
+
+def compared(candidate: Totals, stable: Totals, **changes: Any) -> GateResult:
+    return found(LATENCY_VS_STABLE, beside(candidate, stable, **changes))
+
+
+# -- latency ---------------------------------------------------------------------------------------
+def test_an_equal_candidate_passes_and_a_slow_one_fails() -> None:
+    assert compared(arm(150), arm(150)).verdict is Verdict.PASS
+    result = compared(arm(150, seconds=1.6), arm(150))
+    assert result.verdict is Verdict.FAIL
+    assert result.message == (
+        "60 % slower than stable over 150 requests (between 43 % slower and 79 % slower): "
+        "beyond +10 %, with 95 % confidence"
+    )
+    assert (result.limit, result.estimate, result.n) == ("<= stable +10 %", "60 % slower", 150)
+    assert result.interval == "43 % slower to 79 % slower"
+
+
+def test_an_undecided_comparison_says_what_would_decide_it() -> None:
+    result = compared(arm(60, seconds=1.04), arm(60))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.message == (
+        "4 % slower than stable over 60 requests (between 21 % faster and 38 % slower): "
+        "passes at about 92 requests like these; fails beyond +10 %, passes below +25 %"
+    )
+    assert result.needed is not None
+    reached = 60 + result.needed
+    assert compared(arm(reached, seconds=1.04), arm(reached)).verdict is Verdict.PASS
+
+
+def test_between_the_margins_nothing_is_promised() -> None:
+    result = compared(arm(90, seconds=1.3), arm(90))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.needed is None
+    assert ": not decided yet; fails beyond +10 %, passes below +25 %" in result.message
+
+
+def test_a_few_requests_are_no_comparison() -> None:
+    faster, slower = (compared(arm(29, seconds=seconds), arm(200)) for seconds in (0.1, 10.0))
+    assert faster.verdict is slower.verdict is Verdict.INCONCLUSIVE
+    assert faster.interval is slower.interval is None
+    assert "10 x as slow as stable over 29 requests: a comparison takes 30" in slower.message
+
+
+def test_many_times_as_slow_is_said_as_that() -> None:
+    assert "4 x as slow as stable" in compared(arm(150, seconds=4.0), arm(150)).message
+
+
+def test_the_pass_margin_can_be_declared() -> None:
+    # Given a candidate that is 8 % slower
+    given = beside(arm(150, seconds=1.08), arm(150))
+    wide = gate(latency={"maxIncreasePercent": 5, "passMarginPercent": 50})
+    narrow = gate(latency={"maxIncreasePercent": 5, "passMarginPercent": 6})
+    assert found(wide, given).verdict is Verdict.PASS
+    assert found(narrow, given).verdict is Verdict.INCONCLUSIVE
+    assert "passes below +6 %" in found(narrow, given).message
+
+
+def test_more_planned_requests_ask_for_a_higher_line() -> None:
+    given = beside(arm(96), arm(96))
+    few = found(LATENCY_VS_STABLE, given, Analysis(max_requests=300))
+    many = found(LATENCY_VS_STABLE, given, Analysis(max_requests=3000))
+    assert (few.verdict, many.verdict) == (Verdict.PASS, Verdict.INCONCLUSIVE)
+
+
+def test_a_different_mix_of_requests_is_no_difference_in_speed() -> None:
+    # Given two classes, one four times as slow as the other, and mixes that are opposite
+    def mixed(small: int, large: int) -> Totals:
+        return replace(
+            arm(small + large),
+            log_moments={"small": log_moments(small, 1.0), "large": log_moments(large, 4.0)},
+        )
+
+    result = compared(mixed(150, 50), mixed(50, 150))
+    assert (result.verdict, result.estimate) == (Verdict.PASS, "no change")
+    # And when the server does not tell the classes apart, the mix looks like speed
+    pooled = [
+        replace(item, log_moments={"": item.log_moments["small"] + item.log_moments["large"]})
+        for item in (mixed(150, 50), mixed(50, 150))
+    ]
+    unstratified = compared(pooled[0], pooled[1])
+    assert "faster than stable" in unstratified.message
+    assert unstratified.message.endswith(
+        ". But the counters know no classes of requests, so another mix of them looks like "
+        "another speed"
+    )
+
+
+def test_a_class_that_stable_never_served_is_left_out_and_said_so() -> None:
+    few = compared(arm(300, classes={"small": 0.95, "large": 0.05}), arm(300))
+    assert few.verdict is Verdict.PASS
+    assert few.n == 285
+    assert "15 of 300 requests are left out: stable had none of their classes" in few.message
+    # And a class that only stable served says nothing of the candidate
+    other = compared(arm(300), arm(300, classes={"small": 0.5, "large": 0.5}))
+    assert (other.verdict, other.n) == (Verdict.PASS, 300)
+    assert "left out" not in other.message
+
+
+def test_a_candidate_does_not_pass_on_the_smaller_part_of_its_requests() -> None:
+    result = compared(arm(400, classes={"small": 0.5, "large": 0.5}), arm(400))
+    assert (result.verdict, result.reason) == (Verdict.INCONCLUSIVE, "ClassesNotCompared")
+    assert result.message.endswith("no Pass on that")
+    edge = 1 - MOST_LEFT_OUT
+    at_the_limit = compared(arm(400, classes={"small": edge, "large": 1 - edge}), arm(400))
+    assert at_the_limit.verdict is Verdict.PASS
+    # It fails on them all the same
+    slow = compared(arm(400, seconds=2.0, classes={"small": 0.5, "large": 0.5}), arm(400))
+    assert slow.verdict is Verdict.FAIL
+
+
+def test_arms_without_a_class_in_common_are_not_compared() -> None:
+    result = compared(arm(200, classes={"large": 1.0}), arm(200))
+    assert (result.verdict, result.reason) == (Verdict.INVALID, "NothingInCommon")
+    nothing = compared(arm(200, classes={}), arm(200))
+    assert nothing.message == "the candidate has not served a request yet"
+
+
+def test_failing_what_it_cannot_do_quickly_does_not_pass() -> None:
+    # Given failures of 2 % of the candidate's requests, and of a few more
+    few, many = arm(294, failed=6), arm(294, failed=20)
+    assert 6 / 300 <= MOST_FAILED < 20 / 314
+    assert compared(few, arm(300)).verdict is Verdict.PASS
+    result = compared(many, arm(300))
+    assert (result.verdict, result.reason) == (Verdict.INCONCLUSIVE, "TooManyFailed")
+    assert "But 6.37 % of its requests failed and have no latency: no Pass" in result.message
+    # And when stable fails as many, both arms look as much faster
+    assert compared(many, arm(294, failed=20)).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("wanted", RELATIVE, ids=lambda item: item.name)
+def test_without_stable_there_is_no_comparison(wanted: Gate) -> None:
+    result = found(wanted, evidence(arm(200)))
+    assert (result.verdict, result.reason) == (Verdict.INVALID, "NoComparison")
+    told = found(wanted, evidence(arm(200), comparison_problem="stable's pod was restarted"))
+    assert "stable's pod was restarted" in told.message
+
+
+@pytest.mark.parametrize("wanted", RELATIVE, ids=lambda item: item.name)
+def test_requests_of_the_warm_up_are_not_compared(wanted: Gate) -> None:
+    given = beside(arm(200, seconds=9.0), arm(200), baseline=None)
+    assert found(wanted, given).verdict is not Verdict.FAIL
+    assert found(wanted, given).verdict is not Verdict.PASS
+
+
+def test_bursts_make_a_comparison_less_certain() -> None:
+    alone, bursts = (
+        compared(arm(96), arm(96), design_effects={"log_seconds": effect}) for effect in (1.0, 4.0)
+    )
+    assert (alone.verdict, bursts.verdict) == (Verdict.PASS, Verdict.INCONCLUSIVE)
+    assert "in bursts: 96 requests count as 24" in bursts.message
+    assert "bursts" not in alone.message
+
+
+# -- cost ------------------------------------------------------------------------------------------
+def test_a_dearer_candidate_fails_and_an_equal_one_passes() -> None:
+    assert found(COST_VS_STABLE, beside(arm(60), arm(60))).verdict is Verdict.PASS
+    result = found(COST_VS_STABLE, beside(arm(60, seconds=1.5), arm(60)))
+    assert result.verdict is Verdict.FAIL
+    assert result.message.startswith("50 % dearer than stable over 60 requests (between 40 % ")
+    assert result.message.endswith(": beyond +15 %, with 95 % confidence")
+
+
+@pytest.mark.parametrize(
+    ("stable", "estimate"),
+    [
+        ({}, "no change"),
+        ({"stable_gpu_hour_price": Decimal("1.80")}, "100 % dearer"),
+        ({"stable_gpu_count": 2}, "50 % cheaper"),
+        ({"stable_gpu_hour_price": Decimal("1.80"), "stable_gpu_count": 2}, "no change"),
+    ],
+)
+def test_prices_and_gpus_of_both_arms_count(stable: dict[str, Any], estimate: str) -> None:
+    assert found(COST_VS_STABLE, beside(arm(60), arm(60), **stable)).estimate == estimate
+
+
+def test_time_is_compared_where_it_is_for_free() -> None:
+    free = {"gpu_hour_price": Decimal(0)}
+    assert found(COST_VS_STABLE, beside(arm(60, seconds=2.0), arm(60), **free)).estimate == (
+        "100 % dearer"
+    )
+    result = found(COST_VS_STABLE, beside(arm(60), arm(60), stable_gpu_hour_price=Decimal(0)))
+    assert (result.verdict, result.reason) == (Verdict.INVALID, "NoPrice")
+
+
+def test_both_limits_of_a_cost_gate_must_be_kept() -> None:
+    both = gate(cost={"maxPerImage": "0.002", "maxIncreasePercent": 15})
+    kept = found(both, beside(arm(60), arm(60)))
+    assert kept.verdict is Verdict.PASS
+    assert kept.limit == "<= 0.002 per image and <= stable +15 %"
+    assert kept.estimate == "0.001, no change"
+    # Given a candidate within the absolute limit that is far dearer than stable
+    dearer = found(both, beside(arm(60), arm(60, seconds=0.5)))
+    assert dearer.verdict is Verdict.FAIL
+    assert "per image over" not in dearer.message
+    # Given one as dear as stable, both beyond the absolute limit
+    beyond = found(both, beside(arm(60, seconds=6.0), arm(60, seconds=6.0)))
+    assert beyond.verdict is Verdict.FAIL
+    assert "stable" not in beyond.message
+    # The error budget for Fail is that of one gate
+    assert "with 97.5 % confidence" in beyond.message
+    # And without stable, only a Fail is left
+    assert found(both, evidence(arm(60))).verdict is Verdict.INVALID
+    assert found(both, evidence(arm(60, seconds=6.0))).verdict is Verdict.FAIL
+
+
+def test_what_both_limits_need_is_the_larger_number() -> None:
+    both = gate(cost={"maxPerImage": "0.002", "maxIncreasePercent": 15})
+    undecided = found(both, beside(arm(40, seconds=1.9, spread=0.3), arm(40, seconds=1.9)))
+    absolute = found(
+        gate(cost={"maxPerImage": "0.002"}), evidence(arm(40, seconds=1.9, spread=0.3))
+    )
+    assert absolute.needed is not None
+    assert undecided.needed is not None
+    assert undecided.needed >= absolute.needed > 0
+
+
+def test_stable_without_images_is_named() -> None:
+    result = found(COST_VS_STABLE, beside(arm(60), arm(0)))
+    assert result.reason == "NoImages"
+    assert result.message.startswith("at stable: no image is delivered yet")
+
+
+# -- out of memory ---------------------------------------------------------------------------------
+def test_a_sparse_series_against_an_all_zero_stable_is_caught() -> None:
+    # Given events in one request of twenty, and none in four times as many of stable
+    assert found(MEMORY_VS_STABLE, beside(arm(60, ooms=3), arm(240))).verdict is not Verdict.FAIL
+    result = found(MEMORY_VS_STABLE, beside(arm(100, ooms=5), arm(400)))
+    assert result.verdict is Verdict.FAIL
+    assert result.message == (
+        "5 times in 100 requests, stable never in 400: more than 2 x as often, with 95 % confidence"
+    )
+
+
+def test_one_event_at_a_small_share_is_for_the_hard_limit_to_catch() -> None:
+    given = beside(arm(50, ooms=1), arm(950))
+    assert found(MEMORY_VS_STABLE, given).verdict is Verdict.INCONCLUSIVE
+    strict = gate(outOfMemory={"maxCount": 0, "maxTimesStable": 2})
+    assert found(strict, given).reason == "OutOfMemory"
+
+
+def test_a_candidate_like_a_stable_that_runs_out_too_passes() -> None:
+    assert found(MEMORY_VS_STABLE, beside(arm(100, ooms=2), arm(400, ooms=8))).verdict is (
+        Verdict.PASS
+    )
+    # And one that seems worse than allowed is neither passed nor failed by chance
+    worse = found(MEMORY_VS_STABLE, beside(arm(100, ooms=2), arm(400, ooms=1)))
+    assert (worse.verdict, worse.needed) == (Verdict.INCONCLUSIVE, None)
+    assert "more than 2 x as often, though it may be by chance" in worse.message
+
+
+def test_no_event_is_still_no_proof() -> None:
+    result = found(MEMORY_VS_STABLE, beside(arm(100), arm(400)))
+    assert result.verdict is Verdict.PASS
+    assert "no proof of absence" in result.message
+    assert result.limit == "<= 1000 and <= 2 x stable's rate"
+    early = found(MEMORY_VS_STABLE, beside(arm(20), arm(400)))
+    assert (early.verdict, early.needed) == (Verdict.INCONCLUSIVE, 10)
+
+
+def test_events_without_requests_at_stable_are_not_compared() -> None:
+    assert found(MEMORY_VS_STABLE, beside(arm(100, ooms=9), arm(0))).verdict is Verdict.INVALID
+
+
+# -- words -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("ratio", "said", "beside_stable"),
+    [
+        (1.0, "no change", "as fast as stable"),
+        (1.0004, "no change", "as fast as stable"),
+        (1.042, "4.2 % slower", "4.2 % slower than stable"),
+        (1.27, "27 % slower", "27 % slower than stable"),
+        (0.5, "50 % faster", "50 % faster than stable"),
+        (3.17, "3.17 x as slow", "3.17 x as slow as stable"),
+        (float("inf"), "inf x as slow", "inf x as slow as stable"),
+    ],
+)
+def test_ratios_in_words(ratio: float, said: str, beside_stable: str) -> None:
+    words = ChangeWords("slower", "faster", "as slow", "as fast as stable")
+    assert words.of(ratio) == said
+    assert words.beside_stable(ratio) == beside_stable
+
+
+def test_the_pass_margin_is_two_and_a_half_times_the_increase() -> None:
+    margins = Margins.of(10)
+    assert margins.fail == pytest.approx(1.1)
+    assert margins.passing == pytest.approx(1.25)
+    assert Margins.of(15).passing == pytest.approx(1.375)
+    assert Margins.of(10, 12).passing == pytest.approx(1.12)
+
+
+# -- laws ------------------------------------------------------------------------------------------
+@given(
+    requests=st.integers(0, 1000),
+    at_stable=st.integers(0, 1000),
+    seconds=st.floats(0.01, 100),
+    factor=st.floats(1.001, 50),
+    wanted=st.sampled_from([LATENCY_VS_STABLE, COST_VS_STABLE]),
+)
+def test_a_slower_candidate_is_never_judged_better(
+    requests: int, at_stable: int, seconds: float, factor: float, wanted: Gate
+) -> None:
+    stable = arm(at_stable, seconds=1.0, spread=0.3)
+    faster = arm(requests, seconds=seconds, spread=0.3 * seconds)
+    slower = arm(requests, seconds=factor * seconds, spread=0.3 * factor * seconds)
+    before = found(wanted, beside(faster, stable)).verdict
+    after = found(wanted, beside(slower, stable)).verdict
+    if Verdict.INVALID in (before, after):
+        assert before is after
+    else:
+        assert ORDER.index(after) >= ORDER.index(before)
+
+
+@given(
+    ooms=st.integers(0, 50),
+    more=st.integers(0, 50),
+    at_stable=st.integers(0, 20),
+    requests=st.integers(1, 1000),
+    limits=st.tuples(st.integers(0, 60), st.integers(1, 5)),
+)
+def test_more_events_never_improve_a_verdict(
+    ooms: int, more: int, at_stable: int, requests: int, limits: tuple[int, int]
+) -> None:
+    wanted = gate(outOfMemory={"maxCount": limits[0], "maxTimesStable": limits[1]})
+    stable = arm(400, ooms=at_stable)
+    before = found(wanted, beside(arm(requests, ooms=ooms), stable)).verdict
+    after = found(wanted, beside(arm(requests, ooms=ooms + more), stable)).verdict
+    assert ORDER.index(after) >= ORDER.index(before)
+
+
+@given(failed=st.integers(0, 400), more=st.integers(1, 400), seconds=st.floats(0.5, 2))
+def test_more_failures_never_improve_a_comparison(failed: int, more: int, seconds: float) -> None:
+    before = compared(arm(200, seconds=seconds, failed=failed), arm(200)).verdict
+    after = compared(arm(200, seconds=seconds, failed=failed + more), arm(200)).verdict
+    assert ORDER.index(after) >= ORDER.index(before)
+
+
+@given(st.integers(30, 2000), st.floats(0.2, 5), st.floats(1, 20))
+def test_bursts_never_decide_what_was_undecided(n: int, seconds: float, effect: float) -> None:
+    alone = compared(arm(n, seconds=seconds), arm(n)).verdict
+    bursts = compared(
+        arm(n, seconds=seconds), arm(n), design_effects={"log_seconds": effect}
+    ).verdict
+    assert bursts in (alone, Verdict.INCONCLUSIVE)
+
+
+def test_moments_that_no_requests_have_are_not_compared() -> None:
+    for moments in (
+        replace(log_moments(100, 1.0), squares=float("nan")),
+        replace(log_moments(100, 1.0), total=float("inf")),
+        replace(log_moments(100, 1.0), count=-1),
+        replace(log_moments(100, 1.0), count=10**400),
+    ):
+        broken = replace(counters(100), log_moments={"small": moments})
+        given = replace(beside(arm(100), broken), latest=counters(100))
+        result = found(LATENCY_VS_STABLE, given)
+        assert (result.verdict, result.reason) == (Verdict.INVALID, "NotMoments")
