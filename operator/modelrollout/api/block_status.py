@@ -57,5 +57,5 @@ class BlocksStatus(ApiModel):
     ] = []  # noqa: RUF012 - pydantic copies defaults
     classes: Annotated[
         list[ClassSums],
-        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = []  # noqa: RUF012 - pydantic copies defaults

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from modelrollout.api.base import ApiModel
+from modelrollout.api.block_status import BlocksStatus
 
 __all__ = [
     "HISTORY_LIMIT",
@@ -223,6 +224,7 @@ class CandidateStatus(ApiModel):
     """Whether the requests that do not count are behind; the baseline was taken then."""
 
     comparison: ComparisonStatus | None = None
+    blocks: BlocksStatus | None = None
 
     reloads: Annotated[int, Field(ge=0)] = 0
     """How often its pod was lost to a node and the trial began anew."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
+from modelrollout.api.block_status import BlocksStatus
 from modelrollout.api.status import CandidateStatus, Status
-from modelrollout.gates.evidence import Evidence, ProbeTotals, Snapshot
+from modelrollout.gates.blocks import LOG_SECONDS, Blocks
+from modelrollout.gates.evidence import Comparison, Evidence, ProbeTotals, Snapshot
 from modelrollout.gates.judge import latency_edges
 from modelrollout.gates.totals import Incomparable, Totals
 from modelrollout.rollout.comparison import compare, follow_comparison
@@ -35,9 +38,13 @@ def gather(inputs: Inputs, status: Status, snapshot: Snapshot) -> tuple[Status, 
     candidate = _with_baseline(inputs, candidate, latest, probe)
     candidate = follow_comparison(inputs, candidate, snapshot, latest)
     comparison, comparison_problem = compare(inputs, candidate, snapshot, latest)
-    baseline = None
+    baseline: Totals | None = None
+    effects: dict[str, float] = {}
     if candidate.warmed_up and candidate.baseline is not None:
         baseline = Totals.from_baseline(candidate.baseline)
+        if latest is not None:
+            measured = latest.since(baseline)
+            candidate, effects = _with_blocks(inputs, candidate, measured, comparison)
     price, gpus = _stable_gpus(inputs, status)
     evidence = Evidence(
         baseline=baseline,
@@ -53,6 +60,7 @@ def gather(inputs: Inputs, status: Status, snapshot: Snapshot) -> tuple[Status, 
         problem=_problem(inputs, candidate, snapshot),
         comparison=comparison,
         comparison_problem=comparison_problem,
+        design_effects=effects,
     )
     return status.model_copy(update={"candidate": candidate}), evidence
 
@@ -104,7 +112,9 @@ def _with_baseline(
             return candidate
         warmed_up = True
     baseline = latest.to_baseline(latency_edges(inputs.spec.gates))
-    return candidate.model_copy(update={"baseline": baseline, "warmed_up": warmed_up})
+    return candidate.model_copy(
+        update={"baseline": baseline, "warmed_up": warmed_up, "blocks": None}
+    )
 
 
 def _served_since(candidate: CandidateStatus, latest: Totals) -> int:
@@ -112,6 +122,22 @@ def _served_since(candidate: CandidateStatus, latest: Totals) -> int:
         raise Incomparable("NoBaseline", "no counters were taken yet")
     grown = latest.since(Totals.from_baseline(candidate.baseline))
     return grown.succeeded + grown.failed
+
+
+def _with_blocks(
+    inputs: Inputs, candidate: CandidateStatus, measured: Totals, comparison: Comparison | None
+) -> tuple[CandidateStatus, dict[str, float]]:
+    """Add what is new to the blocks of requests; return also what they say of the evidence."""
+    edges = latency_edges(inputs.spec.gates)
+    before = Blocks.from_status(candidate.blocks or BlocksStatus())
+    blocks = before.add(measured, comparison, edges)
+    record = candidate.comparison
+    if comparison is None and record is not None and record.candidate is not None:
+        # Stable's counters are only not there at this look: its block goes on at a later one.
+        kept = {key: item for key, item in before.dispersions.items() if key == LOG_SECONDS}
+        blocks = replace(blocks, dispersions={**blocks.dispersions, **kept}, classes=before.classes)
+    effects = blocks.design_effects(measured, comparison, edges)
+    return candidate.model_copy(update={"blocks": blocks.to_status()}), effects
 
 
 def _problem(inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot) -> str:

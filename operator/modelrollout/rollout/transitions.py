@@ -86,6 +86,7 @@ def enter(
         "baseline": None,
         "warmed_up": False,
         "comparison": None,
+        "blocks": None,
         "trouble": None,
     }
     if stage is StageKind.LOAD:
@@ -188,6 +189,7 @@ def _decided(
             "deadline_time": None,
             "baseline": None,
             "comparison": None,
+            "blocks": None,
             "trouble": None,
             "reason": reason.value,
             "message": message[:1024],

@@ -68,14 +68,17 @@ def counters(
     *,
     slow: int = 0,
     failed: int = 0,
-    seconds: float = 0.1,
+    seconds: Sequence[float] = (0.1,),
     out_of_memory: int = 0,
-    request_class: str = PLAIN,
 ) -> Totals:
-    """Counters of a pod that served so many requests of one image."""
-    mean = math.log(1000 * seconds)
-    squares = requests * (mean**2 + SPREAD**2)
-    moments = {request_class: LogMoments(requests, requests * mean, squares)}
+    """Counters of a pod that served so many requests of one image.
+
+    The first took as long as the first of `seconds`, and so on; all that follow as the last.
+    """
+    moments = LogMoments()
+    for at in range(requests):
+        mean = math.log(1000 * seconds[min(at, len(seconds) - 1)])
+        moments += LogMoments(1, mean, mean**2 + SPREAD**2)
     return Totals(
         pod=pod,
         time=time,
@@ -89,7 +92,7 @@ def counters(
         timed=requests,
         within={500: requests - slow},
         out_of_memory=out_of_memory,
-        log_moments=moments if requests else {},
+        log_moments={PLAIN: moments} if requests else {},
     )
 
 
@@ -218,7 +221,7 @@ class Story:
         *,
         slow: int = 0,
         failed: int = 0,
-        seconds: float = 0.1,
+        seconds: Sequence[float] = (0.1,),
         stable: Sequence[int] | None = None,
     ) -> None:
         """Prometheus answers with counters of the candidate's pod and of stable's.

@@ -288,23 +288,30 @@ def test_a_trial_that_ends_or_begins_anew_keeps_no_comparison() -> None:
 
 def test_status_stays_small_however_many_pods_and_classes_stable_has() -> None:
     story = trial(replicas=100)
-    moments = {name: LogMoments(12_345, 86_415.123456789, 610_905.123456789) for name in
-               contract.REQUEST_CLASSES}  # fmt: skip
+    much = LogMoments(12_345, 86_415.123456789, 610_905.123456789)
     for requests in (0, 5, 25):
         story.measured(requests)
         assert isinstance(story.metrics, Snapshot)
+        busy = {name: much for name in contract.REQUEST_CLASSES if name != PLAIN}
+        stable = {("team", pod.name) for pod in story.stable_pods}
         servers = {
-            key: replace(totals, log_moments={**totals.log_moments, **moments})
+            key: replace(totals, log_moments={**totals.log_moments, **busy})
+            if key in stable
+            else totals
             for key, totals in story.metrics.servers.items()
         }
         story.metrics = replace(story.metrics, servers=servers)
         story.look()
         story.later(2)
+    assert len(json.dumps(story.status.to_api())) < 32_768
+    # The classes that are kept apart are the same in both arms
     record = story.candidate.comparison
     assert record is not None
     assert record.candidate is not None
-    assert OTHER_CLASSES in {item.request_class for item in record.candidate.log_moments}
-    assert len(json.dumps(story.status.to_api())) < 32_768
+    kept = {item.request_class for item in record.candidate.log_moments}
+    assert {PLAIN, OTHER_CLASSES} < kept
+    assert all({item.request_class for item in arm.log_moments} == kept for arm in record.stable)
+    assert len(record.stable) == MOST_PODS
 
 
 def test_stable_is_compared_at_the_price_of_its_own_gpus() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +25,7 @@ GATES = [
     {"name": "errors", "errors": {"maxPercent": "5"}},
     {"name": "oom", "outOfMemory": {"maxCount": 0}},
 ]
+RELATIVE = {"name": "vs-stable", "latency": {"maxIncreasePercent": 10}}
 STABLE_TROUBLES = ("absent", "doubled", "restarted", "replaced", "backwards")
 GAPS = ("absent", "doubled")
 OTHER_TROUBLES = ("no-candidate", "no-probe", "no-prometheus", "probe-anew")
@@ -37,6 +40,7 @@ class Step:
     failed: int = 0
     stable: int = 0
     trouble: str = ""
+    seconds: float = 0.1
 
 
 def steps(troubles: Sequence[str]) -> st.SearchStrategy[list[Step]]:
@@ -47,18 +51,20 @@ def steps(troubles: Sequence[str]) -> st.SearchStrategy[list[Step]]:
         failed=st.sampled_from([0, 0, 0, 1]),
         stable=st.integers(0, 25),
         trouble=st.sampled_from(["", "", *troubles]),
+        seconds=st.sampled_from([0.08, 0.1, 0.12, 0.2]),
     )
-    return st.lists(step, max_size=12)
+    return st.lists(step, max_size=8)
 
 
 class Trial:
     """A candidate under measurement, played step by step until it is decided."""
 
-    def __init__(self, *, forgetful: bool = False) -> None:
-        self.story = Story(gates=GATES)
+    def __init__(self, gates: Sequence[Any] = GATES, *, forgetful: bool = False) -> None:
+        self.story = Story(gates=list(gates))
         self.story.bootstrap()
-        self.story.try_another(gates=GATES)
+        self.story.try_another(gates=list(gates))
         self.story.forgetful = forgetful
+        self.seconds: list[float] = []
         self.served = self.slow = self.failed = self.stable = 0
         for requests in (0, 5):
             self.play(Step(served=requests, stable=requests))
@@ -72,6 +78,7 @@ class Trial:
             return
         self.story.later(2)
         self.served += step.served
+        self.seconds += [step.seconds] * step.served
         self.slow += min(step.slow, step.served)
         self.failed += step.failed
         self.stable += step.stable
@@ -91,7 +98,13 @@ class Trial:
             self.stable = 0
             story.pods[stable.revision] = [story.pod(stable.revision)]
         story.loading = trouble != "probe-anew"
-        story.measured(self.served, slow=self.slow, failed=self.failed, stable=[self.stable])
+        story.measured(
+            self.served,
+            slow=self.slow,
+            failed=self.failed,
+            seconds=self.seconds or [0.1],
+            stable=[self.stable],
+        )
         self._hide(trouble, pod)
 
     def _hide(self, trouble: str, stable: Pod) -> None:
@@ -111,7 +124,8 @@ class Trial:
 def test_an_operator_that_knows_the_record_only_decides_as_one_that_was_never_ended(
     script: list[Step],
 ) -> None:
-    steady, forgetful = Trial(), Trial(forgetful=True)
+    gates = [*GATES, RELATIVE]
+    steady, forgetful = Trial(gates), Trial(gates, forgetful=True)
     for step in script:
         steady.play(step)
         forgetful.play(step)
@@ -122,7 +136,7 @@ def test_an_operator_that_knows_the_record_only_decides_as_one_that_was_never_en
 
 @given(steps([*STABLE_TROUBLES, *OTHER_TROUBLES]))
 def test_a_look_that_is_repeated_changes_nothing(script: list[Step]) -> None:
-    once, often = Trial(), Trial()
+    once, often = Trial([*GATES, RELATIVE]), Trial([*GATES, RELATIVE])
     for step in script:
         once.play(step)
         often.play(step)
@@ -174,6 +188,40 @@ def test_both_arms_are_of_one_moment_and_of_the_same_time_long(script: list[Step
                 assert comparison.candidate.time == comparison.stable.time == trial.story.now
 
 
+def verdict_beside_stable(story: Story) -> str:
+    return next(gate.verdict for gate in story.status.gates if gate.name == RELATIVE["name"])
+
+
+@given(steps([*STABLE_TROUBLES, *OTHER_TROUBLES]))
+def test_without_a_comparison_a_candidate_is_neither_good_nor_bad_beside_stable(
+    script: list[Step],
+) -> None:
+    trial = Trial([RELATIVE])
+    for step in script:
+        trial.play(step)
+        if trial.over or not isinstance(trial.story.metrics, Snapshot):
+            continue
+        if trial.story.evidence().comparison is None:
+            assert verdict_beside_stable(trial.story) in {"Invalid", "Inconclusive"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ending"), [(0.1, "Promote"), (0.2, "Rollback"), (0.05, "Promote")]
+)
+@pytest.mark.parametrize("forgetful", [False, True])
+@pytest.mark.parametrize("trouble", ["", "absent", "restarted"])
+def test_a_candidate_is_judged_beside_stable_in_spite_of_troubles(
+    seconds: float, ending: str, trouble: str, *, forgetful: bool
+) -> None:
+    trial = Trial([RELATIVE], forgetful=forgetful)
+    trial.play(Step(served=10, stable=10, seconds=seconds))
+    trial.play(Step(served=10, stable=10, seconds=seconds, trouble=trouble))
+    assert not trial.over
+    for _ in range(15):
+        trial.play(Step(served=10, stable=10, seconds=seconds))
+    assert trial.story.stage == ending
+
+
 # -- the order of series ---------------------------------------------------------------------------
 def series(story: Story, requests: int) -> dict[str, list[Sample]]:
     """What Prometheus answers when every pod served so many requests, of two classes."""
@@ -192,8 +240,8 @@ def series(story: Story, requests: int) -> dict[str, list[Sample]]:
     return answers
 
 
-@given(st.data())
-def test_the_order_of_series_within_a_scrape_changes_nothing(data: Any) -> None:
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_series_within_a_scrape_changes_nothing(chance: Random) -> None:
     gate = {"name": "latency", "latency": {"percentile": 95, "maxMilliseconds": 1700}}
     stories = [Story(gates=[gate], replicas=3) for _ in range(2)]
     for story in stories:
@@ -203,7 +251,8 @@ def test_the_order_of_series_within_a_scrape_changes_nothing(data: Any) -> None:
         for story, mixed in zip(stories, (False, True), strict=True):
             answers = series(story, requests)
             if mixed:
-                answers = {name: data.draw(st.permutations(each)) for name, each in answers.items()}
+                for each in answers.values():
+                    chance.shuffle(each)
             story.metrics = collect(story.now, answers)
             story.look()
             story.later(2)
