@@ -152,6 +152,69 @@ BAD: list[tuple[str, Callable[[Document], None], str]] = [
         "percentile in body should be less than or equal to 99",
     ),
     (
+        "a latency gate of two forms",
+        changed(
+            "spec.gates.0.latency",
+            {"percentile": 95, "maxMilliseconds": 1700, "maxIncreasePercent": 10},
+        ),
+        "exactly one of `maxMilliseconds` (with `percentile`) and `maxIncreasePercent` must be set",
+    ),
+    (
+        "a latency gate of no form",
+        changed("spec.gates.0.latency", {}),
+        "exactly one of `maxMilliseconds` (with `percentile`) and `maxIncreasePercent` must be set",
+    ),
+    (
+        "a percentile without a time",
+        changed("spec.gates.0.latency", {"percentile": 95, "maxIncreasePercent": 10}),
+        "`percentile` and `maxMilliseconds` belong together: set both or neither",
+    ),
+    (
+        "a time without a percentile",
+        changed("spec.gates.0.latency", {"maxMilliseconds": 1700}),
+        "`percentile` and `maxMilliseconds` belong together: set both or neither",
+    ),
+    (
+        "a margin to pass within the one to fail",
+        changed("spec.gates.0.latency", {"maxIncreasePercent": 10, "passMarginPercent": 10}),
+        "`passMarginPercent` must be greater than `maxIncreasePercent`, and goes with it",
+    ),
+    (
+        "a margin to pass without a comparison",
+        changed(
+            "spec.gates.0.latency",
+            {"percentile": 95, "maxMilliseconds": 1700, "passMarginPercent": 25},
+        ),
+        "`passMarginPercent` must be greater than `maxIncreasePercent`, and goes with it",
+    ),
+    (
+        "no gate on what users get but a comparison of what was served",
+        changed("spec.gates", [{"name": "a", "latency": {"maxIncreasePercent": 10}}]),
+        "must be `errors`, or `latency` with `maxMilliseconds`: a candidate that answers nothing",
+    ),
+    (
+        "a cost gate without a limit",
+        changed("spec.gates.0", {"name": "cost", "cost": {}}),
+        "at least one of `maxPerImage` and `maxIncreasePercent` must be set",
+    ),
+    (
+        "more memory than there is",
+        changed("spec.gates.0", {"name": "memory", "gpuMemory": {"maxPercent": 101}}),
+        "maxPercent in body should be less than or equal to 100",
+    ),
+    (
+        "never more often than not at all",
+        changed(
+            "spec.gates.0", {"name": "oom", "outOfMemory": {"maxCount": 0, "maxTimesStable": 0}}
+        ),
+        "maxTimesStable in body should be greater than or equal to 1",
+    ),
+    (
+        "a stability that no probe measures yet",
+        changed("spec.gates.0", {"name": "batch", "stability": {"kind": "Batch", "max": "0.002"}}),
+        'stability.kind: Unsupported value: "Batch": supported values: "Repeat"',
+    ),
+    (
         "a minimum above the maximum",
         changed("spec.analysis", {"minRequests": 500, "maxRequests": 100}),
         "`minRequests` must be less than or equal to `maxRequests`",
@@ -209,6 +272,22 @@ def test_a_good_rollout_is_taken_and_its_defaults_are_visible(
     ]
     assert spec["serving"]["gpu"] == {"resourceName": "nvidia.com/gpu", "count": 1}
     assert spec["analysis"]["confidencePercent"] == 95
+
+
+def test_gates_that_compare_with_stable_are_taken(control_plane: Cluster, namespace: str) -> None:
+    gates = [
+        {"name": "latency", "latency": {"percentile": 95, "maxMilliseconds": 1700}},
+        {"name": "slower", "latency": {"maxIncreasePercent": 10}},
+        {"name": "slower-yet", "latency": {"maxIncreasePercent": 5, "passMarginPercent": 30}},
+        {"name": "cost", "cost": {"maxPerImage": "0.12", "maxIncreasePercent": 15}},
+        {"name": "dearer", "cost": {"maxIncreasePercent": 15}},
+        {"name": "oom", "outOfMemory": {"maxCount": 2, "maxTimesStable": 3}},
+        {"name": "memory", "gpuMemory": {"maxPercent": 92}},
+    ]
+    document = rollout()
+    document["spec"]["gates"] = gates
+    stored = create(control_plane, namespace, document)["spec"]["gates"]
+    assert stored == [{**gate, "mode": "Enforce"} for gate in gates]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)

@@ -6,6 +6,7 @@ import pytest
 from pydantic import Field
 
 from modelrollout.api.base import ApiModel
+from modelrollout.api.gate_types import GATE_KINDS, Gate
 from modelrollout.api.schema import crd, crd_yaml, structural_schema
 
 ROOT = Path(__file__).parents[3]
@@ -70,6 +71,19 @@ def test_no_default_is_null() -> None:
 
     for path, node in declared():
         assert not nulls(node.get("default")), path
+
+
+def test_the_custom_resource_takes_only_the_stability_that_is_measured() -> None:
+    properties = structural_schema(Gate)["properties"]
+    assert properties["stability"]["properties"]["kind"]["enum"] == ["Repeat"]
+    # While the operator knows all kinds
+    batch = {"name": "batch", "stability": {"kind": "Batch", "max": "0.002"}}
+    assert Gate.model_validate(batch).stability is not None
+
+
+def test_every_kind_of_gate_is_a_member_of_which_one_must_be_set() -> None:
+    members = set(structural_schema(Gate)["properties"]) - {"name", "mode"}
+    assert members == set(GATE_KINDS)
 
 
 class Union(ApiModel):
