@@ -14,7 +14,7 @@ from modelrollout.api.names import COMPONENT_LABEL, REVISION_LABEL, ROLLOUT_LABE
 from modelrollout.cluster.client import KubeClient
 from modelrollout.cluster.resources import DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, SERVICES
 from modelrollout.gates.evidence import ProbeTotals, Snapshot
-from modelrollout.gates.totals import Totals
+from tests.unit.rollout.story import counters
 
 Object = dict[str, Any]
 
@@ -146,24 +146,15 @@ class Player:
 
     async def snapshot(self) -> Snapshot:
         """Return the counters of all pods: each look finds 25 requests more."""
+        service = await self._kube.get(SERVICES, self._namespace, self._rollout)
+        stable = "" if service is None else service["spec"]["selector"].get(REVISION_LABEL, "")
         servers = {}
         for pod in await self._pods():
             name = pod["metadata"]["name"]
             served = self._served[name] = self._served.get(name, -25) + 25
-            servers[self._namespace, name] = Totals(
-                pod=name,
-                time=self._clock(),
-                succeeded=served,
-                failed=0,
-                images=served,
-                measured=served,
-                gpu_seconds=0.1 * served,
-                gpu_seconds_squares=0.0101 * served,
-                busy_seconds=0.1 * served,
-                timed=served,
-                within={500: served - round(served * self.slow)},
-                out_of_memory=0,
-            )
+            on_trial = pod["metadata"]["labels"][REVISION_LABEL] != stable
+            slow = round(served * self.slow) if on_trial else 0
+            servers[self._namespace, name] = counters(name, self._clock(), served, slow=slow)
         labels = {ROLLOUT_LABEL: self._rollout, COMPONENT_LABEL: "probe"}
         probes = {
             (self._namespace, pod["metadata"]["name"]): ProbeTotals(8, 0.0, loading=True)

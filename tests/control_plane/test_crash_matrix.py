@@ -25,7 +25,7 @@ from modelrollout.rollout.inputs import Catalogue
 from modelrollout.settings import Runtime, Settings
 from tests.cluster.handle import Cluster
 from tests.control_plane.player import Clock, Player
-from tests.unit.rollout.story import spec_document
+from tests.unit.rollout.story import LATENCY_GATE, MEMORY_GATE, spec_document
 
 pytestmark = pytest.mark.cluster
 
@@ -38,6 +38,11 @@ SETTINGS = Settings.model_validate(
         "runtimes": {"default": {"image": "inference:1"}},
     }
 )
+GATES = [
+    LATENCY_GATE,
+    MEMORY_GATE,
+    {"name": "beside-stable", "latency": {"maxIncreasePercent": 25}},
+]
 MOST_LOOKS = 60
 
 
@@ -77,7 +82,7 @@ class World:
             "apiVersion": "modelrollout.dev/v1alpha1",
             "kind": "ModelRollout",
             "metadata": {"name": "images"},
-            "spec": spec_document(steps=steps),
+            "spec": spec_document(steps=steps, gates=GATES),
         }
         stored = await self._kube.apply(MODEL_ROLLOUTS, self._namespace, body)
         return Key(self._namespace, "images", stored["metadata"]["uid"])
