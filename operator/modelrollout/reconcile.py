@@ -21,6 +21,7 @@ from modelrollout.api.spec import Spec
 from modelrollout.api.status import StageKind, Status
 from modelrollout.errors import Conflict, Invalid, Transient
 from modelrollout.gates.evidence import Snapshot
+from modelrollout.rollout.acceptance import awaits_lint
 from modelrollout.rollout.advance import advance
 from modelrollout.rollout.announce import Announcement, announcements
 from modelrollout.rollout.desired import Desired, desired_world
@@ -152,7 +153,7 @@ class Reconciler:
             spec=spec,
             status=status,
             world=world,
-            metrics=await self._measured(status, interrupted),
+            metrics=await self._measured(status, rollout.generation, interrupted),
             catalogue=self.catalogue,
             now=self.now(),
             commands=_commands(rollout),
@@ -162,9 +163,11 @@ class Reconciler:
         return self._next_look(status, decided)
 
     async def _measured(
-        self, status: Status, interrupted: asyncio.Event
+        self, status: Status, generation: int, interrupted: asyncio.Event
     ) -> Snapshot | MetricsFailure | None:
-        if status.candidate is None or status.candidate.stage is not StageKind.ISOLATED:
+        candidate = status.candidate
+        judged = candidate is not None and candidate.stage is StageKind.ISOLATED
+        if not judged and not awaits_lint(status, generation):
             return None
         answer = asyncio.ensure_future(self.metrics.snapshot())
         interruption = asyncio.ensure_future(interrupted.wait())

@@ -226,6 +226,10 @@ class CandidateStatus(ApiModel):
     comparison: ComparisonStatus | None = None
     blocks: BlocksStatus | None = None
 
+    linted_generation: Annotated[int, Field(ge=0)] = 0
+    """Generation of the spec of which `Accepted` says what its gates ask of a model like stable's;
+    0 while too little is known of stable."""
+
     reloads: Annotated[int, Field(ge=0)] = 0
     """How often its pod was lost to a node and the trial began anew."""
 

@@ -117,7 +117,7 @@ def share_operating(test: ShareTest, share: float) -> Operating:
     return Operating(
         passes=_total(passed),
         fails=_total(failed),
-        undecided=float(going_on.sum()),
+        undecided=min(1.0, float(going_on.sum())),
         requests_to_pass=_median(passed, _total(passed)),
         requests_to_fail=_median(failed, _total(failed)),
         requests_to_end=_median(sorted(passed + failed), 1.0),
@@ -199,7 +199,7 @@ def _binomial(n: int, share: float) -> tuple[int, NDArray[np.float64]]:
 
 
 def _total(ended: list[tuple[int, float]]) -> float:
-    return math.fsum(chance for _, chance in ended)
+    return min(1.0, math.fsum(chance for _, chance in ended))
 
 
 def _median(ended: list[tuple[int, float]], of: float) -> int | None:

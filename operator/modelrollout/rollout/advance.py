@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelrollout.api.conditions import Reason, parse_time
 from modelrollout.api.status import AttemptOutcome, CandidateStatus, StageKind, Status
-from modelrollout.rollout.acceptance import Acceptance, accept
+from modelrollout.rollout.acceptance import Acceptance, accept, with_lint
 from modelrollout.rollout.evidence import tested_pod
 from modelrollout.rollout.failures import allowed_out_of_memory, find_failure
 from modelrollout.rollout.inputs import Inputs
@@ -51,7 +51,7 @@ def advance(inputs: Inputs) -> Status:
         # What was observed is about the stage that was recorded; a new stage needs a new look.
         if restaged:
             break
-    return summarise(inputs, acceptance, status)
+    return summarise(inputs, *with_lint(inputs, acceptance, status))
 
 
 def _stage(status: Status) -> tuple[str, str, str] | None:

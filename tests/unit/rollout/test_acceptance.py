@@ -53,8 +53,8 @@ def test_stables_counters_make_it_more_precise_while_the_candidate_is_loaded() -
     prometheus_knows_stable(story, 500, slow=20)
     story.look()
     assert told(story) == (
-        "accepted; a candidate like today's stable needs about 64 requests after 5 of warm-up, "
-        "1 min 9 s at 60 requests/min"
+        "accepted; a candidate like today's stable needs about 105 requests after 5 of warm-up, "
+        "1 min 50 s at 60 requests/min"
     )
     assert story.stage == "Load"
 
@@ -131,7 +131,7 @@ def test_other_gates_are_told_of_anew() -> None:
     assert told(story).startswith("accepted; the gates need at least 30 requests")
     prometheus_knows_stable(story, 500, slow=150)
     story.look()
-    assert told(story).startswith("accepted; a candidate like today's stable needs about 35")
+    assert told(story).startswith("accepted; a candidate like today's stable needs about 47")
 
 
 def test_a_spec_that_was_refused_in_between_is_told_of_again() -> None:

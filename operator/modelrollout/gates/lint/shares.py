@@ -116,7 +116,10 @@ def _share_outlook(
             stable=f"at least {stable}",
             advice=words.relax,
         )
-    like = _requests_at(known.share, most, conditions.alpha_pass)
+    # The median where most candidates get there, else what it takes if bad ones come evenly.
+    like = end.requests_to_end if end.passes > UNDECIDED else None
+    if like is None:
+        like = _requests_at(known.share, most, conditions.alpha_pass)
     return Outlook(
         text if like is None else f"{text}, about {like} at stable's share",
         best,
