@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelrollout.api.gate_types import ErrorsGate
+from modelrollout.gates.blocks import ERRORS
 from modelrollout.gates.common_cause import excused_share
 from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look, requests_of
@@ -27,7 +28,7 @@ def _judge(gate: ErrorsGate, look: Look) -> Finding:
     stable = None if look.stable is None else _share(gate, limit, look.stable)
     if share.most == 0:
         return excused_share(_none_allowed(share), share, stable, look)
-    finding = judge_share(share, look, design_effect=look.design_effect("errors"))
+    finding = judge_share(share, look, design_effect=look.design_effect(ERRORS))
     return excused_share(finding, share, stable, look)
 
 

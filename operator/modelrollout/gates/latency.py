@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from modelrollout.api.gate_types import LatencyGate
+from modelrollout.gates.blocks import LOG_SECONDS, latency_key
 from modelrollout.gates.changes import ChangeWords, Margins, change_finding
 from modelrollout.gates.common_cause import excused_share
 from modelrollout.gates.evidence import Comparison
@@ -84,7 +85,7 @@ def _absolute(percentile: int, limit: int, look: Look) -> Finding:
             gate_limit,
         )
     share = _share(percentile, limit, measured, within)
-    finding = judge_share(share, look, design_effect=look.design_effect(f"latency:{limit}"))
+    finding = judge_share(share, look, design_effect=look.design_effect(latency_key(limit)))
     return excused_share(finding, share, _stable_share(percentile, limit, look.stable), look)
 
 
@@ -164,7 +165,7 @@ def _relative(margins: Margins, limit: str, look: Look) -> Finding:
     strata = _strata(compared)
     if isinstance(strata, Unmeasured):
         return strata.finding(limit)
-    design_effect = look.design_effect("log_seconds")
+    design_effect = look.design_effect(LOG_SECONDS)
     planned = max(1.0, look.max_requests / strata.compared)
     judgement = log_latency(
         strata.both,
