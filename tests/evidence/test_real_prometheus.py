@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,7 +22,7 @@ from modelrollout.errors import Transient
 from modelrollout.evidence.prometheus import PrometheusMetrics
 from modelrollout.evidence.queries import PROBE_FAMILIES, SERVER_FAMILIES
 from modelrollout.evidence.session import Failure
-from modelrollout.gates.evidence import Evidence, ProbeTotals, Snapshot
+from modelrollout.gates.evidence import Comparison, Evidence, ProbeTotals, Snapshot
 from modelrollout.gates.judge import evaluate
 from modelrollout.gates.verdict import Verdict
 from modelrollout.settings import PrometheusSettings
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.cluster
 
 REVISION_HASH = "0123456789"
 DEADLINE_SECONDS = 20
+PLAIN = contract.request_class(None, None, 1)
+LARGE = contract.request_class((1024, 1024), None, 1)
 
 
 def labels(pod: str, component: str = "server") -> dict[str, str]:
@@ -45,15 +47,17 @@ def labels(pod: str, component: str = "server") -> dict[str, str]:
 
 
 class Server(Pod):
-    """A pod of the inference server, without the model."""
+    """A pod of the inference server, without the model; with device memory, on a GPU."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, memory: Mapping[str, int] | None = None) -> None:
         edges = contract.latency_edges([1.7])
         self.metrics = ServerMetrics(model="kites", revision=REVISION_HASH, edges=edges)
-        self.metrics.engine_loaded(device="cpu", description={}, memory=dict)
+        device = "cuda:0" if memory else "cpu"
+        self.memory = dict(memory or {})
+        self.metrics.engine_loaded(device=device, description={}, memory=lambda: self.memory)
         super().__init__(labels(name), self.metrics.registry)
 
-    def serve(self, requests: int, seconds: float = 1.0) -> None:
+    def serve(self, requests: int, seconds: float = 1.0, *, of: str = PLAIN) -> None:
         for _ in range(requests):
             self.metrics.served(
                 Served(
@@ -61,7 +65,7 @@ class Server(Pod):
                     height=512,
                     steps=4,
                     images=1,
-                    request_class=contract.request_class(None, None, 1),
+                    request_class=of,
                     duration_seconds=seconds,
                     postprocess_seconds=0.01,
                 ),
@@ -135,6 +139,59 @@ async def test_counters_are_what_the_servers_counted(prometheus: RealPrometheus)
     assert snapshot.unusable == {}
 
 
+async def test_the_moments_of_each_class_come_through_a_scrape(
+    prometheus: RealPrometheus,
+) -> None:
+    stable, candidate = Server("stable-1"), Server("candidate-1")
+    with scraped(prometheus, pods=[stable, candidate]) as source:
+        stable.serve(20, seconds=1.3)
+        candidate.serve(4, seconds=1.0)
+        both = await until(
+            source,
+            lambda seen: _succeeded(seen) == 4 and _succeeded(seen, "stable-1") == 20,
+        )
+        # When it goes on, with requests of another class too
+        candidate.serve(30, seconds=1.5)
+        candidate.serve(3, seconds=6.0, of=LARGE)
+        later = await until(source, lambda seen: _succeeded(seen) == 37)
+
+    key = ("shop", "candidate-1")
+    assert both.servers[key].log_moments[PLAIN].mean == pytest.approx(contract.log_duration(1.0))
+    since = later.servers[key].since(both.servers[key]).log_moments
+    assert set(since) == {PLAIN, LARGE}
+    assert (since[PLAIN].count, since[LARGE].count) == (30, 3)
+    assert since[PLAIN].mean == pytest.approx(contract.log_duration(1.5))
+    assert since[PLAIN].squared_deviations == pytest.approx(0, abs=1e-9)
+    moments = both.servers["shop", "stable-1"].log_moments
+    assert set(moments) == {PLAIN}, "classes without requests are not asked for"
+    assert moments[PLAIN].mean == pytest.approx(contract.log_duration(1.3))
+
+
+async def test_requests_that_took_no_time_are_in_their_class(prometheus: RealPrometheus) -> None:
+    # Given that the logarithm of a millisecond, in milliseconds, is 0
+    candidate = Server("candidate-1")
+    with scraped(prometheus, pods=[candidate]) as source:
+        candidate.serve(3, seconds=0.001)
+        seen = await until(source, lambda seen: _succeeded(seen) == 3)
+    moments = seen.servers["shop", "candidate-1"].log_moments
+    assert (moments[PLAIN].count, moments[PLAIN].total, moments[PLAIN].squares) == (3, 0.0, 0.0)
+
+
+async def test_the_peak_of_device_memory_is_read_where_there_is_a_device(
+    prometheus: RealPrometheus,
+) -> None:
+    bytes_by_kind = dict.fromkeys(contract.VRAM_KINDS, 10 * 2**30)
+    bytes_by_kind |= {"peak_reserved": 60 * 2**30, "device_total": 80 * 2**30}
+    on_gpu, on_cpu = Server("on-gpu", memory=bytes_by_kind), Server("on-cpu")
+    with scraped(prometheus, pods=[on_gpu, on_cpu]) as source:
+        seen = await until(source, lambda seen: len(seen.servers) == 2)
+        assert seen.servers["shop", "on-gpu"].peak_memory_share == 0.75
+        assert seen.servers["shop", "on-cpu"].peak_memory_share is None
+        # When it needs more
+        on_gpu.memory["peak_reserved"] = 72 * 2**30
+        await until(source, lambda seen: seen.servers["shop", "on-gpu"].peak_memory_share == 0.9)
+
+
 async def test_a_candidate_is_judged_from_prometheus(prometheus: RealPrometheus) -> None:
     gates = [
         Gate.model_validate(
@@ -175,8 +232,52 @@ async def test_a_candidate_is_judged_from_prometheus(prometheus: RealPrometheus)
         assert verdict(good, bad) is Verdict.FAIL
 
 
-def _succeeded(snapshot: Snapshot) -> int:
-    totals = snapshot.servers.get(("shop", "candidate-1"))
+async def test_a_candidate_is_judged_beside_stable_from_prometheus(
+    prometheus: RealPrometheus,
+) -> None:
+    gate = Gate.model_validate({"name": "vs-stable", "latency": {"maxIncreasePercent": 10}})
+    stable, candidate = Server("stable-1"), Server("candidate-1")
+
+    def verdict(since: Snapshot, now: Snapshot) -> Verdict:
+        arms = [
+            now.servers["shop", name].since(since.servers["shop", name])
+            for name in ("candidate-1", "stable-1")
+        ]
+        evidence = Evidence(
+            baseline=since.servers["shop", "candidate-1"],
+            latest=now.servers["shop", "candidate-1"],
+            probe=None,
+            container_out_of_memory=0,
+            gpu_hour_price=Decimal("3.60"),
+            gpu_count=1,
+            comparison=Comparison(*arms),
+        )
+        return evaluate([gate], Analysis(), evidence).results[0].verdict
+
+    def serve(slower: float) -> None:
+        for at in range(60):
+            seconds = 1 + 0.01 * (at % 10)
+            stable.serve(1, seconds)
+            candidate.serve(1, seconds * slower)
+
+    async def at(requests: int) -> Snapshot:
+        return await until(
+            source,
+            lambda seen: _succeeded(seen) == requests and _succeeded(seen, "stable-1") == requests,
+        )
+
+    with scraped(prometheus, pods=[stable, candidate]) as source:
+        begun = await at(0)
+        serve(slower=1.02)
+        good = await at(60)
+        serve(slower=1.4)
+        bad = await at(120)
+    assert verdict(begun, good) is Verdict.PASS
+    assert verdict(good, bad) is Verdict.FAIL
+
+
+def _succeeded(snapshot: Snapshot, pod: str = "candidate-1") -> int:
+    totals = snapshot.servers.get(("shop", pod))
     return totals.succeeded if totals else -1
 
 
