@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judging import NOTHING, counters
 
 from modelrollout.api.block_status import BlocksStatus
 from modelrollout.gates.blocks import ERRORS, LOG_SECONDS, Blocks, Dispersion, latency_key
 from modelrollout.gates.evidence import Comparison
 from modelrollout.gates.moments import LogMoments
 from modelrollout.gates.totals import Totals
+from tests.unit.gates.judging import NOTHING, counters
 
 SLOW = latency_key(1700)
 

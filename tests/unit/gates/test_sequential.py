@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from modelrollout.gates.sequential import (
-    FEWEST_REQUESTS,
-    mean_half_width,
     proportion,
     rate_upper_bound,
 )
@@ -145,31 +141,3 @@ def test_no_event_is_the_rule_of_three() -> None:
     assert rate_upper_bound(0, 2995, alpha=ALPHA) == pytest.approx(1 / 1000, rel=1e-3)
     assert rate_upper_bound(2, 0, alpha=ALPHA) == math.inf
     assert math.isnan(rate_upper_bound(-1, 10, alpha=ALPHA))
-
-
-def test_the_interval_of_a_mean_is_the_published_formula_and_gets_narrower() -> None:
-    tuned = (-2 * math.log(ALPHA) + math.log(-2 * math.log(ALPHA)) + 1) / 60
-    for n in (20, 60, 1000):
-        expected = 2.0 * math.sqrt(
-            2 * (n * tuned + 1) / (n**2 * tuned) * math.log(math.sqrt(n * tuned + 1) / ALPHA)
-        )
-        assert mean_half_width(n, 2.0, alpha=ALPHA) == pytest.approx(expected)
-    widths = [mean_half_width(n, 1.0, alpha=ALPHA) for n in range(1, 500)]
-    assert all(late < early for early, late in pairwise(widths))
-
-
-@pytest.mark.parametrize("log_deviation", [0.1, 0.35])
-def test_the_interval_of_a_mean_holds_at_all_looks_at_once(log_deviation: float) -> None:
-    """Each bound misses the mean of skewed times at some look in at most 5 % of the courses."""
-    courses, longest = 2000, 400
-    values = np.random.default_rng(20260301).lognormal(0, log_deviation, (courses, longest))
-    n = np.arange(1, longest + 1)
-    means = values.cumsum(axis=1) / n
-    spread = np.maximum(0, (values**2).cumsum(axis=1) / n - means**2) * n / np.maximum(1, n - 1)
-    widths = np.array([mean_half_width(int(size), 1.0, alpha=ALPHA) for size in n])
-    half = (widths * np.sqrt(spread))[:, FEWEST_REQUESTS - 1 :]
-    off = means[:, FEWEST_REQUESTS - 1 :] - math.exp(log_deviation**2 / 2)
-    # 5 % of the courses, and three standard deviations of that count.
-    allowed = 0.05 * courses + 3 * math.sqrt(0.05 * 0.95 * courses)
-    assert (off > half).any(axis=1).sum() <= allowed
-    assert (-off > half).any(axis=1).sum() <= allowed

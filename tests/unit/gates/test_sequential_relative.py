@@ -318,6 +318,32 @@ def test_a_greater_mean_never_gets_a_better_verdict(
     assert judged(mean * more) >= judged(mean)
 
 
+@pytest.mark.parametrize("log_deviation", [0.1, 0.35, 0.55])
+@pytest.mark.parametrize("wrong", [Verdict.PASS, Verdict.FAIL])
+def test_at_the_limit_a_mean_of_skewed_amounts_errs_in_at_most_one_course_of_twenty(
+    log_deviation: float, wrong: Verdict
+) -> None:
+    rng = np.random.default_rng(20260302)
+    courses, limit = 400, math.exp(log_deviation**2 / 2)
+    amounts = rng.lognormal(0, log_deviation, (courses, 300))
+    erred = sum(
+        any(
+            mean_limit(
+                n,
+                float(row[:n].mean()),
+                float(row[:n].std(ddof=1)),
+                limit=limit,
+                n_max=300,
+                alpha=ALPHA,
+            ).verdict
+            is wrong
+            for n in range(30, 301, 15)
+        )
+        for row in amounts
+    )
+    assert erred <= 0.05 * courses + 3 * math.sqrt(0.05 * 0.95 * courses)
+
+
 def test_a_mean_is_compared_with_stables() -> None:
     def judged(ratio: float) -> Verdict:
         return mean_ratio(

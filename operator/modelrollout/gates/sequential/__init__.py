@@ -8,7 +8,7 @@ appears. None of them raises: what cannot be judged is Invalid.
 from modelrollout.gates.sequential.events import rate_upper_bound, two_arm_counts
 from modelrollout.gates.sequential.judgement import Judgement
 from modelrollout.gates.sequential.latencies import log_information, log_latency
-from modelrollout.gates.sequential.means import mean_half_width, mean_limit, mean_ratio
+from modelrollout.gates.sequential.means import mean_limit, mean_ratio
 from modelrollout.gates.sequential.scores import bounded_mean, paired_bounded
 from modelrollout.gates.sequential.shares import proportion
 from modelrollout.gates.sequential.stopping_line import FEWEST_REQUESTS
@@ -21,7 +21,6 @@ __all__ = [
     "bounded_mean",
     "log_information",
     "log_latency",
-    "mean_half_width",
     "mean_limit",
     "mean_ratio",
     "paired_bounded",

@@ -173,11 +173,3 @@ def _nothing(n: int, limit: float) -> Judgement:
         missing,
         f"all {n} amounts are 0",
     )
-
-
-def mean_half_width(n: int, standard_deviation: float, *, alpha: float) -> float:
-    """Return the half-width of an interval for a mean."""
-    doubled = -2 * math.log(alpha)
-    tuned = n * (doubled + math.log(doubled) + 1) / 60
-    spread = 2 * (tuned + 1) / (n * tuned) * math.log(math.sqrt(tuned + 1) / alpha)
-    return standard_deviation * math.sqrt(spread)
