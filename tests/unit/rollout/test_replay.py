@@ -196,7 +196,7 @@ def verdict_beside_stable(story: Story) -> str:
 def test_without_a_comparison_a_candidate_is_neither_good_nor_bad_beside_stable(
     script: list[Step],
 ) -> None:
-    trial = Trial([RELATIVE])
+    trial = Trial([*GATES, RELATIVE])
     for step in script:
         trial.play(step)
         if trial.over or not isinstance(trial.story.metrics, Snapshot):
@@ -213,7 +213,7 @@ def test_without_a_comparison_a_candidate_is_neither_good_nor_bad_beside_stable(
 def test_a_candidate_is_judged_beside_stable_in_spite_of_troubles(
     seconds: float, ending: str, trouble: str, *, forgetful: bool
 ) -> None:
-    trial = Trial([RELATIVE], forgetful=forgetful)
+    trial = Trial([*GATES, RELATIVE], forgetful=forgetful)
     trial.play(Step(served=10, stable=10, seconds=seconds))
     trial.play(Step(served=10, stable=10, seconds=seconds, trouble=trouble))
     assert not trial.over
