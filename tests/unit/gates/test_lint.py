@@ -255,7 +255,7 @@ def test_time_that_does_not_suffice_for_a_candidate_like_stable_is_to_be_raised(
     )
 
 
-@given(st.integers(0, 90), st.sampled_from([0.02, 0.05, 0.1, 0.5]))
+@given(st.integers(0, 38), st.sampled_from([0.05, 0.1, 0.5]))
 def test_the_requests_that_are_needed_decide_most_trials_and_fewer_do_not(
     failed: int, limit: float
 ) -> None:
@@ -286,6 +286,25 @@ def test_a_worse_stable_is_rolled_back_more_often(
     assert better.p_false_rollback is not None
     assert worse.p_false_rollback is not None
     assert worse.p_false_rollback >= better.p_false_rollback - 1e-12
+
+
+def test_a_plan_of_a_million_requests_is_followed_part_of_the_way() -> None:
+    gate = only(
+        linted(
+            ERRORS,
+            stable=stable_that(9600, failed=400),
+            analysis={"maxRequests": 1_000_000},
+            strategy={
+                "stages": [{"name": "a", "probe": {"requestsPerMinute": 6000}}],
+                "deadlines": {"analysisSeconds": 600_000},
+            },
+        )
+    )
+    assert gate.p_undecided is None
+    assert gate.p_false_rollback is not None
+    assert gate.p_false_rollback < 0.05
+    assert gate.needed_like_stable is not None
+    assert gate.warning == ""
 
 
 # -- means -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from itertools import product
 
 import pytest
@@ -74,11 +75,12 @@ def by_chance(probability: float) -> float:
 def enumerated(test: ShareTest, share: float) -> Operating:
     """Every course there is, one by one."""
     ends: dict[Verdict, list[tuple[int, float]]] = {verdict: [] for verdict in Verdict}
+    verdict_on = cache(test.verdict)
     for course in product((0, 1), repeat=test.max_requests):
         chance = math.prod(share if bad else 1 - share for bad in course)
         verdict, at = Verdict.INCONCLUSIVE, test.max_requests
         for n in range(1, test.max_requests + 1):
-            found = test.verdict(sum(course[:n]), n)
+            found = verdict_on(sum(course[:n]), n)
             early = found is Verdict.PASS and n < test.min_requests
             if found is not Verdict.INCONCLUSIVE and not early:
                 verdict, at = found, n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from typing import Final
 
 from modelrollout.api.gate_types import ErrorsGate
 from modelrollout.gates.lint.outlook import (
@@ -22,6 +23,10 @@ from modelrollout.gates.sequential import proportion
 from modelrollout.gates.totals import LARGEST_COUNT, Totals
 
 __all__ = ["errors_outlook", "slow_outlook"]
+
+_LONGEST: Final = 20_000
+"""Requests over which a gate is followed, so that the lint takes a fraction of a second. A
+candidate that is undecided by then is so near the limit that its end is not foretold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ def _share_outlook(
         best,
         like,
         end.fails,
-        end.undecided,
+        end.undecided if conditions.horizon <= _LONGEST else None,
         stable,
         how_to_pass(like, end.undecided, conditions, relax=words.relax),
     )
@@ -137,7 +142,7 @@ def _test(most: float, conditions: Conditions) -> ShareTest:
         conditions.alpha_pass,
         conditions.alpha_fail,
         conditions.analysis.min_requests,
-        conditions.horizon,
+        min(conditions.horizon, _LONGEST),
     )
 
 
