@@ -18,8 +18,8 @@ import uvicorn
 from prometheus_client import start_http_server
 
 from imagegen.contract import ExitCode, OomPhase, Outcome, StartupFailureCode
+from imagegen.engines import loading
 from imagegen.engines.base import Batch, Engine, GenerationSettings
-from imagegen.engines.folder import check_folder
 from imagegen.errors import DeviceMemoryError, RequestRefusedError, StartupError
 from imagegen.server.api import build_app
 from imagegen.server.metrics import ServerMetrics
@@ -40,22 +40,14 @@ class _StopRequestedError(BaseException):
 
 
 def load_engine(settings: ServeSettings) -> Engine:
-    """Load the model of the settings; torch is imported only when its folder is in order.
+    """Load the engine of the settings.
 
     Raises
     ------
     StartupError
-        If the folder is unsafe or incomplete, the sampler does not fit, or memory ran out.
+        As :func:`imagegen.engines.loading.load_engine`.
     """
-    folder = check_folder(settings.model)
-    from imagegen.engines.diffusers_engine import DiffusersEngine  # noqa: PLC0415 - seconds
-
-    return DiffusersEngine.load(
-        folder,
-        precision=settings.precision,
-        scheduler=settings.scheduler,
-        max_steps=settings.limits.max_steps,
-    )
+    return loading.load_engine(settings.engine, settings.demand())
 
 
 class Server:

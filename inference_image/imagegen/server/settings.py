@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagegen import contract
+from imagegen.engines.settings import Demand, EngineSettings
 
 __all__ = ["Defaults", "Limits", "ServeSettings"]
 
@@ -37,11 +38,9 @@ class Limits:
 class ServeSettings:
     """All that ``imagegen serve`` is told; times in seconds."""
 
-    model: Path
+    engine: EngineSettings
     model_name: str
     revision: str
-    precision: str
-    scheduler: str
     defaults: Defaults
     limits: Limits
     latency_edges: tuple[float, ...]
@@ -52,6 +51,17 @@ class ServeSettings:
     request_timeout_seconds: float = contract.REQUEST_TIMEOUT_SECONDS
     drain_seconds: float = 20.0
     termination_log: Path = Path(contract.TERMINATION_LOG)
+
+    def demand(self) -> Demand:
+        """Sum up what the engine must be able to do."""
+        return Demand(
+            width=self.defaults.width,
+            height=self.defaults.height,
+            steps=self.defaults.steps,
+            guidance_scale=self.defaults.guidance_scale,
+            max_steps=self.limits.max_steps,
+            max_batch_size=self.limits.max_batch_size,
+        )
 
     def mistakes(self) -> list[str]:
         """Name settings that contradict each other, in words of the command line."""

@@ -23,18 +23,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from imagegen import contract
 from imagegen.contract import ExitCode
 from imagegen.engines.base import Batch, Engine, Images, StageClock
-from imagegen.engines.diffusers_engine import DiffusersEngine
+from imagegen.engines.diffusers.engine import DiffusersEngine
+from imagegen.engines.diffusers.loading import load_diffusers
 from imagegen.engines.folder import check_folder
+from imagegen.engines.settings import Demand, DiffusersSettings
 from imagegen.miniature.tiny import make_tiny
 from imagegen.server.lifecycle import Server, load_engine
 from imagegen.server.settings import Defaults, Limits, ServeSettings
 
-SCHEDULERS = {
-    "sd": "DDIM",
-    "sdxl": "EulerDiscrete",
-    "sd3": "FlowMatchEulerDiscrete",
-    "flux": "FlowMatchEulerDiscrete",
-}
+ARCHITECTURES = ("flux", "sd", "sd3", "sdxl")
 PATIENCE_SECONDS = 60.0
 """What takes longer than this has gone wrong, also on a busy machine."""
 
@@ -77,13 +74,17 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
     return folder
 
 
-def load(folder: Path, architecture: str, cls: type[DiffusersEngine] = DiffusersEngine) -> Any:
-    return cls.load(
-        check_folder(folder),
-        precision="Float32",
-        scheduler=SCHEDULERS[architecture],
-        max_steps=40,
-    )
+DEMAND = Demand(width=32, height=32, steps=2, guidance_scale=4.0, max_steps=40, max_batch_size=4)
+
+
+def load(
+    folder: Path,
+    cls: type[DiffusersEngine] = DiffusersEngine,
+    demand: Demand = DEMAND,
+    **options: Any,
+) -> Any:
+    settings = DiffusersSettings(folder, **{"precision": "Float32", **options})
+    return load_diffusers(check_folder(folder), settings, demand, cls)
 
 
 @dataclass
@@ -161,13 +162,13 @@ class Running:
         )
 
 
-def settings_for(folder: Path, **changes: Any) -> ServeSettings:
+def settings_for(
+    folder: Path, *, options: dict[str, Any] | None = None, **changes: Any
+) -> ServeSettings:
     settings = ServeSettings(
-        model=folder,
+        engine=DiffusersSettings(folder, **{"precision": "Float32", **(options or {})}),
         model_name="kites",
         revision="0123456789",
-        precision="Float32",
-        scheduler="DDIM",
         defaults=Defaults(steps=2, guidance_scale=5.0, width=32, height=32),
         limits=Limits(max_steps=40, max_batch_size=4, max_images_per_request=6, max_pixels=9216),
         latency_edges=contract.latency_edges([0.25, 1.7]),
@@ -229,7 +230,7 @@ def moody_server(model_folder: Callable[[str], Path]) -> MoodyServer:
         trouble = trouble or Trouble()
 
         def loader(settings: ServeSettings) -> Engine:
-            engine = load(settings.model, "sd", MoodyEngine)
+            engine = load(settings.engine.model, MoodyEngine)
             engine.trouble = trouble
             return engine  # type: ignore[no-any-return]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,22 @@ import torch
 
 from imagegen.contract import OomPhase
 from imagegen.engines.base import Batch, Engine, GenerationSettings, Images
-from imagegen.engines.diffusers_engine import DiffusersEngine, is_out_of_memory
-from imagegen.engines.folder import check_folder
-from imagegen.engines.schedulers import NOISE_PREDICTING
+from imagegen.engines.diffusers.engine import DiffusersEngine, is_out_of_memory
+from imagegen.engines.diffusers.schedulers import NOISE_PREDICTING
 from imagegen.errors import (
     DeviceMemoryError,
     EngineBrokenError,
     GenerationCancelledError,
     StartupError,
 )
-from tests.unit.imagegen.conftest import SCHEDULERS, MoodyEngine, Trouble, load
+from tests.unit.imagegen.conftest import ARCHITECTURES, DEMAND, MoodyEngine, Trouble, load
 
 SETTINGS = GenerationSettings(width=32, height=32, steps=2, guidance_scale=4.0)
 
 
-@pytest.fixture(scope="module", params=sorted(SCHEDULERS))
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def engine(request: pytest.FixtureRequest, model_folder: Callable[[str], Path]) -> Engine:
-    return load(model_folder(request.param), request.param)  # type: ignore[no-any-return]
+    return load(model_folder(request.param))  # type: ignore[no-any-return]
 
 
 def make(engine: Engine, prompts: list[str], seeds: list[int], **settings: Any) -> Images:
@@ -117,7 +117,7 @@ def test_halves_keep_what_belongs_to_a_picture() -> None:
 
 
 def test_decoding_in_tiles_is_for_one_call(model_folder: Callable[[str], Path]) -> None:
-    engine: DiffusersEngine = load(model_folder("sd"), "sd")
+    engine: DiffusersEngine = load(model_folder("sd"))
     assert engine.can_tile
     engine._pipeline.vae.tile_latent_min_size, engine._pipeline.vae.tile_sample_min_size = 16, 32
     before = make(engine, ["a fox"], [1], width=96)
@@ -130,7 +130,7 @@ def test_decoding_in_tiles_is_for_one_call(model_folder: Callable[[str], Path]) 
 
 
 def test_a_request_may_choose_its_sampler(model_folder: Callable[[str], Path]) -> None:
-    engine: DiffusersEngine = load(model_folder("sd"), "sd")
+    engine: DiffusersEngine = load(model_folder("sd"))
     own = make(engine, ["a fox"], [1], steps=3)
 
     other = make(engine, ["a fox"], [1], steps=3, scheduler="EulerDiscrete")
@@ -159,9 +159,7 @@ def test_tokens_are_counted_as_the_model_reads_them(engine: Engine) -> None:
 
 @pytest.mark.parametrize("scheduler", NOISE_PREDICTING)
 def test_every_allowed_sampler_samples(model_folder: Callable[[str], Path], scheduler: str) -> None:
-    engine = DiffusersEngine.load(
-        check_folder(model_folder("sd")), precision="Float32", scheduler=scheduler, max_steps=40
-    )
+    engine = load(model_folder("sd"), scheduler=scheduler)
     assert engine.describe()["scheduler"] == scheduler
     for steps in (1, 4):
         images = make(engine, ["a fox"], [1], steps=steps)
@@ -173,22 +171,18 @@ def test_a_sampler_that_cannot_take_the_allowed_steps_is_refused(
     model_folder: Callable[[str], Path],
 ) -> None:
     with pytest.raises(StartupError, match="LCM takes at most 50 steps"):
-        DiffusersEngine.load(
-            check_folder(model_folder("sd")), precision="Float32", scheduler="LCM", max_steps=51
-        )
+        load(model_folder("sd"), demand=replace(DEMAND, max_steps=51), scheduler="LCM")
 
 
 def test_precision_is_the_weights_number_format(model_folder: Callable[[str], Path]) -> None:
-    engine = DiffusersEngine.load(
-        check_folder(model_folder("sd")), precision="BFloat16", scheduler="DDIM", max_steps=40
-    )
+    engine = load(model_folder("sd"), precision="BFloat16")
     assert engine.describe()["dtype"] == "BFloat16"
     assert engine._pipeline.unet.dtype == torch.bfloat16
     assert np.isfinite(make(engine, ["a fox"], [1])).all()
 
 
 def moody(folder: Path, **trouble: Any) -> MoodyEngine:
-    engine: MoodyEngine = load(folder, "sd", MoodyEngine)
+    engine: MoodyEngine = load(folder, MoodyEngine)
     engine.trouble = Trouble(**trouble)
     return engine
 

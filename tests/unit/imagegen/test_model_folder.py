@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from imagegen.contract import StartupFailureCode
+from imagegen.engines.diffusers.schedulers import FLOW_MATCHING, check_scheduler
 from imagegen.engines.folder import check_folder
-from imagegen.engines.schedulers import FLOW_MATCHING, check_scheduler
 from imagegen.errors import StartupError
 
 

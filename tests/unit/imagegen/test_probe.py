@@ -24,7 +24,7 @@ from imagegen import contract
 from imagegen.cli import main
 from imagegen.contract import Arm
 from imagegen.engines.base import Batch, Engine, Images, StageClock
-from imagegen.engines.diffusers_engine import DiffusersEngine
+from imagegen.engines.diffusers.engine import DiffusersEngine
 from imagegen.probe import runner
 from imagegen.probe.client import ProbeClient
 from imagegen.probe.metrics import ProbeMetrics
@@ -56,7 +56,7 @@ class ShakyEngine(DiffusersEngine):
 @pytest.fixture(scope="module")
 def shaky(model_folder: Callable[[str], Path]) -> Iterator[Running]:
     def loader(settings: ServeSettings) -> Engine:
-        return load(settings.model, "sd", ShakyEngine)  # type: ignore[no-any-return]
+        return load(settings.engine.model, ShakyEngine)  # type: ignore[no-any-return]
 
     with running(settings_for(model_folder("sd"), queue_capacity=64), loader) as one:
         yield one

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -203,7 +204,7 @@ def test_a_sick_device_ends_the_process(moody_server: MoodyServer) -> None:
     ("changes", "code", "words"),
     [
         (
-            {"scheduler": "FlowMatchEulerDiscrete"},
+            {"options": {"scheduler": "FlowMatchEulerDiscrete"}},
             StartupFailureCode.MODEL_INVALID,
             "usable: DDIM",
         ),
@@ -216,7 +217,7 @@ def test_a_sick_device_ends_the_process(moody_server: MoodyServer) -> None:
 )
 def test_a_server_that_cannot_start_says_why(
     model_folder: Callable[[str], Path],
-    changes: dict[str, object],
+    changes: dict[str, Any],
     code: StartupFailureCode,
     words: str,
 ) -> None:

@@ -1,48 +1,26 @@
-"""The engine that runs a diffusers pipeline, on a CUDA device when there is one."""
+"""One loaded pipeline, called by one thread."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-
-# Read by the libraries when they are imported: nothing is fetched, no shipped code is run.
-os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import diffusers
 import numpy as np
 import torch
 import transformers
 
-from imagegen.contract import OomPhase, StartupFailureCode
+from imagegen.contract import OomPhase
 from imagegen.engines.base import Batch, Engine, Generated, Images, StageClock
-from imagegen.engines.folder import ModelFolder
-from imagegen.engines.schedulers import OVERRIDES, check_scheduler, usable_schedulers
-from imagegen.engines.threads import cpu_threads
-from imagegen.engines.tokens import sequence_length, token_counter
-from imagegen.errors import (
-    DeviceMemoryError,
-    EngineBrokenError,
-    GenerationCancelledError,
-    StartupError,
-)
+from imagegen.engines.diffusers.schedulers import build_scheduler, usable_schedulers
+from imagegen.engines.diffusers.tokens import sequence_length, token_counter
+from imagegen.errors import DeviceMemoryError, EngineBrokenError, GenerationCancelledError
 
-__all__ = ["DTYPES", "DiffusersEngine", "is_out_of_memory"]
-
-DTYPES = {
-    "BFloat16": torch.bfloat16,
-    "Float16": torch.float16,
-    "Float32": torch.float32,
-}
-"""Values of ``--precision``."""
-
-diffusers.utils.logging.disable_progress_bar()
-transformers.utils.logging.disable_progress_bar()
+__all__ = ["DiffusersEngine", "first_line", "is_out_of_memory"]
 
 _LEAST_MULTIPLE = 8  # SD and SDXL ask for it whatever the VAE's factor is
 _UNBOUNDED_SIDE = 1 << 16
@@ -66,7 +44,7 @@ class DiffusersEngine(Engine):
     pipeline
         A loaded pipeline, on its device, in evaluation mode.
     precision
-        A key of :data:`DTYPES`, told in the description.
+        Name of the weights' number format, told in the description.
     """
 
     def __init__(self, pipeline: Any, *, precision: str) -> None:
@@ -93,61 +71,6 @@ class DiffusersEngine(Engine):
         pipeline.vae.decoder.register_forward_pre_hook(lambda *_: self._enter(OomPhase.DECODE))
         pipeline.set_progress_bar_config(disable=True)
 
-    @classmethod
-    def load(
-        cls, folder: ModelFolder, *, precision: str, scheduler: str, max_steps: int
-    ) -> DiffusersEngine:
-        """Load a checked folder on the best device and put the wanted sampler in.
-
-        Parameters
-        ----------
-        folder
-            A folder that passed :func:`imagegen.engines.folder.check_folder`.
-        precision
-            A key of :data:`DTYPES`.
-        scheduler
-            Class name of a diffusers scheduler without the suffix ``Scheduler``.
-        max_steps
-            The most steps a request may ask for; the sampler must be able to take them.
-
-        Raises
-        ------
-        StartupError
-            With code ``ModelInvalid`` when the folder cannot be loaded, or the sampler does not
-            fit; ``CudaOOM`` or ``HostOOM`` when memory ran out.
-        """
-        check_scheduler(scheduler, folder.scheduler_class)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.set_num_threads(cpu_threads())
-        try:
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(
-                folder.path,
-                dtype=DTYPES[precision],
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-            ).to(device)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise StartupError(
-                    _oom_code(device), "no memory to load the model's weights; use a bigger device"
-                ) from error
-            raise StartupError(
-                StartupFailureCode.MODEL_INVALID,
-                f"the model in {folder.path} cannot be loaded: {_first_line(error)}",
-            ) from error
-        scheduler_class = getattr(diffusers, f"{scheduler}Scheduler")
-        pipeline.scheduler = scheduler_class.from_config(
-            pipeline.scheduler.config, **OVERRIDES.get(scheduler, {})
-        )
-        most = pipeline.scheduler.config.get("original_inference_steps")
-        if most is not None and max_steps > most:
-            raise StartupError(
-                StartupFailureCode.MODEL_INVALID,
-                f"scheduler {scheduler} takes at most {most} steps, but --max-steps is {max_steps}",
-            )
-        return cls(pipeline, precision=precision)
-
     def generate(self, batch: Batch, *, should_stop: Callable[[], bool]) -> Generated:
         """Make the pictures of a batch; see the interface."""
         clock = StageClock(self._now)
@@ -157,7 +80,7 @@ class DiffusersEngine(Engine):
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 if isinstance(error, torch.AcceleratorError):
-                    raise EngineBrokenError(_first_line(error)) from error
+                    raise EngineBrokenError(first_line(error)) from error
                 raise
         else:
             clock.finish()
@@ -202,9 +125,7 @@ class DiffusersEngine(Engine):
         """Build a sampler anew: one that an aborted call used remembers where it was."""
         if name not in self.schedulers:
             raise ValueError(f"scheduler {name} is not one of {', '.join(self.schedulers)}")
-        overrides = OVERRIDES.get(name, {})
-        scheduler_class = getattr(diffusers, f"{name}Scheduler")
-        return scheduler_class.from_config(self._scheduler_config, **overrides)
+        return build_scheduler(name, self._scheduler_config)
 
     @contextlib.contextmanager
     def _tiling(self, *, wanted: bool) -> Iterator[None]:
@@ -257,9 +178,6 @@ class DiffusersEngine(Engine):
         return time.perf_counter()
 
 
-def _oom_code(device: str) -> StartupFailureCode:
-    return StartupFailureCode.HOST_OOM if device == "cpu" else StartupFailureCode.CUDA_OOM
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's text, or its name when it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

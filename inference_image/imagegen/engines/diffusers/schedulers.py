@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+
 from imagegen.contract import StartupFailureCode
 from imagegen.errors import StartupError
 
-__all__ = ["FLOW_MATCHING", "NOISE_PREDICTING", "OVERRIDES", "check_scheduler", "usable_schedulers"]
+__all__ = [
+    "FLOW_MATCHING",
+    "NOISE_PREDICTING",
+    "build_scheduler",
+    "check_scheduler",
+    "usable_schedulers",
+]
 
 NOISE_PREDICTING = (
     "DDIM",
@@ -21,12 +32,10 @@ NOISE_PREDICTING = (
 FLOW_MATCHING = ("FlowMatchEulerDiscrete",)
 """Samplers of models trained by flow matching (SD3, Flux)."""
 
-
-OVERRIDES: dict[str, dict[str, object]] = {
+_OVERRIDES: dict[str, dict[str, object]] = {
     # Its Runge-Kutta start needs more steps than are asked for, and latent models leave it out.
     "PNDM": {"skip_prk_steps": True},
 }
-"""Settings that a sampler needs beside what it finds in the configuration of the model's own."""
 
 
 def usable_schedulers(own_scheduler: str) -> tuple[str, ...]:
@@ -57,3 +66,17 @@ def check_scheduler(wanted: str, own_scheduler: str) -> None:
             f"scheduler {wanted} cannot sample this model, whose own one is {own_scheduler}; "
             f"usable: {', '.join(usable)}",
         )
+
+
+def build_scheduler(name: str, own_config: Mapping[str, Any]) -> Any:
+    """Build a sampler from the configuration of the model's own one.
+
+    Parameters
+    ----------
+    name
+        Class name without the suffix ``Scheduler``.
+    own_config
+        The configuration to take over; what a sampler needs beside it is added.
+    """
+    scheduler_class = getattr(diffusers, f"{name}Scheduler")
+    return scheduler_class.from_config(own_config, **_OVERRIDES.get(name, {}))

@@ -1,0 +1,42 @@
+"""The command line: ``imagegen serve``, ``imagegen probe`` and ``imagegen make-tiny``.
+
+What a command needs is imported when it runs, so that the probe starts without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from imagegen.cli import probe, serve, tiny
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="imagegen", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in (serve, probe, tiny):
+        command.add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; give the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(
+        level=os.environ.get("IMAGEGEN_LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if arguments.command == "serve":
+        return serve.run(parser, arguments)
+    if arguments.command == "probe":
+        return probe.run(arguments)
+    return tiny.run(arguments)

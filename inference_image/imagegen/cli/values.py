@@ -1,0 +1,45 @@
+"""What the text of an option must be."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TypeAlias
+
+from imagegen import contract
+
+__all__ = ["Commands", "edges", "finite", "positive", "rate"]
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+
+
+def positive(text: str) -> int:
+    """Read a whole number of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def finite(text: str) -> float:
+    """Read a number of 0 or more."""
+    value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError("must be a number, 0 or more")
+    return value
+
+
+def rate(text: str) -> float:
+    """Read a number above 0."""
+    value = finite(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+def edges(text: str) -> tuple[float, ...]:
+    """Read limits in seconds, apart by commas, and add them to the default bucket edges."""
+    try:
+        return contract.latency_edges(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,23 @@
+"""From settings to a loaded engine."""
+
+from __future__ import annotations
+
+from imagegen.engines.base import Engine
+from imagegen.engines.folder import check_folder
+from imagegen.engines.settings import Demand, EngineSettings
+
+__all__ = ["load_engine"]
+
+
+def load_engine(settings: EngineSettings, demand: Demand) -> Engine:
+    """Load an engine; what it needs is imported only when its settings are in order.
+
+    Raises
+    ------
+    StartupError
+        If the model is unsafe or incomplete, does not fit the demand, or memory ran out.
+    """
+    folder = check_folder(settings.model)
+    from imagegen.engines.diffusers.loading import load_diffusers  # noqa: PLC0415 - seconds
+
+    return load_diffusers(folder, settings, demand)
