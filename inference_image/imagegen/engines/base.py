@@ -6,21 +6,42 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagegen.contract import OomPhase
 
-__all__ = ["Batch", "Engine", "Generated", "GenerationSettings", "Images", "StageClock"]
+__all__ = [
+    "Batch",
+    "Engine",
+    "Generated",
+    "GenerationSettings",
+    "Images",
+    "Picture",
+    "StageClock",
+    "Task",
+]
 
 Images = NDArray[np.float32]
 """Pictures: shape (count, height, width, 3), values in [0, 1]."""
 
+Picture = NDArray[np.float32]
+"""One picture: shape (height, width, 3), values in [0, 1]."""
+
+
+class Task(StrEnum):
+    """What an engine is for."""
+
+    GENERATE = "generate"
+    UPSCALE = "upscale"
+
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """What all pictures of a batch share."""
+    """What all pictures of a batch share; width and height are those of the result, in pixels."""
 
     width: int
     height: int
@@ -37,13 +58,14 @@ class Batch:
     """Pictures to be made in one call; every picture has its own prompts and seed.
 
     They may belong to several requests. Negative prompts are there for all of them or for none;
-    left out, there are none.
+    left out, there are none. An engine whose task is to upscale needs a source for each.
     """
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     settings: GenerationSettings
     negative_prompts: tuple[str | None, ...] = ()
+    sources: tuple[Picture, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         """Refuse lists that do not belong together."""
@@ -54,6 +76,8 @@ class Batch:
             raise ValueError("a batch needs at least one prompt, and as many of all else")
         if len({text is None for text in self.negative_prompts}) > 1:
             raise ValueError("negative prompts are there for all pictures of a batch or for none")
+        if self.sources and len(self.sources) != count:
+            raise ValueError("sources are there for all pictures of a batch or for none")
 
     def __len__(self) -> int:
         """Give the number of pictures."""
@@ -66,7 +90,11 @@ class Batch:
 
     def _part(self, part: slice) -> Batch:
         return Batch(
-            self.prompts[part], self.seeds[part], self.settings, self.negative_prompts[part]
+            self.prompts[part],
+            self.seeds[part],
+            self.settings,
+            self.negative_prompts[part],
+            self.sources[part],
         )
 
 
@@ -145,6 +173,29 @@ class Engine(ABC):
 
     max_prompt_tokens: int | None
     """Tokens of a prompt that the model reads, as :meth:`count_tokens` counts; None if unknown."""
+
+    task: ClassVar[Task] = Task.GENERATE
+
+    scale: int = 1
+    """How many times larger than its source each side of a picture is; 1 without a source."""
+
+    max_steps: int | None = None
+    """Most steps that make sense for the model, where that is less than any limit."""
+
+    guidance_range: tuple[float, float] | None = None
+    """Least and greatest guidance scale that makes sense for the model; None if any does."""
+
+    is_remote: bool = False
+    """Whether pictures are made, and paid, elsewhere: one is enough to warm up."""
+
+    def example(self, prompt: str, count: int, settings: GenerationSettings) -> Batch:
+        """Build a batch to warm up with."""
+        sources: tuple[Picture, ...] = ()
+        if self.task is Task.UPSCALE:
+            rows, columns = settings.height // self.scale, settings.width // self.scale
+            grey = np.linspace(0, 1, columns, dtype=np.float32)[None, :, None]
+            sources = (np.broadcast_to(grey, (rows, columns, 3)),) * count
+        return Batch((prompt,) * count, tuple(range(count)), settings, sources=sources)
 
     def count_tokens(self, prompt: str) -> int | None:  # noqa: ARG002 - for those that can
         """Count the tokens of a prompt, those that mark its begin and end included.

@@ -19,7 +19,7 @@ from prometheus_client import start_http_server
 
 from imagegen.contract import ExitCode, OomPhase, Outcome, StartupFailureCode
 from imagegen.engines import loading
-from imagegen.engines.base import Batch, Engine, GenerationSettings
+from imagegen.engines.base import Engine, GenerationSettings
 from imagegen.errors import DeviceMemoryError, RequestRefusedError, StartupError
 from imagegen.server.api import build_app
 from imagegen.server.metrics import ServerMetrics
@@ -127,11 +127,12 @@ class Server:
 
     def _warm_up(self, engine: Engine) -> None:
         """Make one batch of the largest size, so that trouble shows before users do."""
-        defaults, count = self._settings.defaults, self._settings.limits.max_batch_size
-        batch = Batch(
-            prompts=(_WARMUP_PROMPT,) * count,
-            seeds=tuple(range(count)),
-            settings=GenerationSettings(
+        defaults = self._settings.defaults
+        count = 1 if engine.is_remote else self._settings.limits.max_batch_size
+        batch = engine.example(
+            _WARMUP_PROMPT,
+            count,
+            GenerationSettings(
                 defaults.width, defaults.height, defaults.steps, defaults.guidance_scale
             ),
         )
