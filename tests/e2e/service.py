@@ -119,12 +119,13 @@ class Service:
 
     def until_measured(self, requests: int = 1) -> Document:
         """Wait until the candidate has been measured on some requests."""
-        return self.until(
-            lambda status: (
-                int(candidate(status).get("requests", "0/").split("/")[0] or 0) >= requests
-            ),
-            f"{requests} measured requests",
-        )
+
+        def measured(status: Document) -> bool:
+            # "repeats 3/8" before the load, "34/300" then
+            count = str(candidate(status).get("requests", "")).split("/")[0]
+            return count.isdecimal() and int(count) >= requests
+
+        return self.until(measured, f"{requests} measured requests")
 
     def until_ended(self, attempt: int, *, timeout: float = 150) -> Document:
         """Wait until an attempt has ended, and return its record."""

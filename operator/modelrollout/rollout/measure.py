@@ -49,7 +49,8 @@ def _with_assessment(
 ) -> Status:
     if status.candidate is None:
         raise ValueError("there is no attempt in progress")
-    progress = _progress(inputs, evidence, assessment)
+    begun = status.candidate.baseline is not None
+    progress = _progress(inputs, evidence, assessment, begun=begun)
     return status.model_copy(
         update={
             "gates": [result.to_status() for result in assessment.results],
@@ -59,11 +60,13 @@ def _with_assessment(
     )
 
 
-def _progress(inputs: Inputs, evidence: Evidence, assessment: Assessment) -> str:
+def _progress(inputs: Inputs, evidence: Evidence, assessment: Assessment, *, begun: bool) -> str:
     """Say how far the measurement is: requests under load, or the repeats that come before."""
     probe = evidence.probe
-    if probe is not None and not probe.loading:
-        return f"repeats {min(probe.repeat_prompts, FEWEST_PROMPTS)}/{FEWEST_PROMPTS}"
+    loading = begun if probe is None else probe.loading
+    if not loading:
+        prompts = 0 if probe is None else min(probe.repeat_prompts, FEWEST_PROMPTS)
+        return f"repeats {prompts}/{FEWEST_PROMPTS}"
     return f"{assessment.requests}/{inputs.spec.analysis.max_requests}"
 
 

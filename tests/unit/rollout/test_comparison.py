@@ -329,9 +329,19 @@ def test_stable_is_compared_at_the_price_of_its_own_gpus() -> None:
     assert story.evidence().stable_gpu_count == 4
 
 
+def without_a_word_of_the_probe(story: Story) -> None:
+    assert isinstance(story.metrics, Snapshot)
+    story.metrics = replace(story.metrics, probes={})
+    story.look()
+    story.later(2)
+
+
 def test_repeats_are_told_until_the_load_begins() -> None:
     story = trial()
     story.loading = False
+    story.measured(0)
+    without_a_word_of_the_probe(story)
+    assert story.candidate.requests == "repeats 0/8"
     for prompts, shown in ((0, "repeats 0/8"), (3, "repeats 3/8"), (9, "repeats 8/8")):
         story.repeat_prompts = prompts
         story.measured(3 * prompts)
@@ -341,4 +351,6 @@ def test_repeats_are_told_until_the_load_begins() -> None:
     story.loading = True
     story.measured(24)
     story.look()
+    assert story.candidate.requests == "0/200"
+    without_a_word_of_the_probe(story)
     assert story.candidate.requests == "0/200"
