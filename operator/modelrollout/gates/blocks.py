@@ -122,7 +122,7 @@ class Blocks:
             dispersions.pop(LOG_SECONDS, None)
             return Blocks(dispersions, ends)
         now = {
-            name: (moments, comparison.stable.log_moments[name])
+            name: (_sums(moments), _sums(comparison.stable.log_moments[name]))
             for name, moments in comparison.candidate.log_moments.items()
             if name in comparison.stable.log_moments
         }
@@ -214,6 +214,11 @@ def _shares(measured: Totals, edges: Iterable[int]) -> dict[str, tuple[int, int]
             requests = measured.timed + measured.failed
             shares[latency_key(edge)] = (requests - within, requests)
     return shares
+
+
+def _sums(moments: LogMoments) -> LogMoments:
+    """Return what a difference of means takes; the squares need not be kept."""
+    return LogMoments(moments.count, moments.total)
 
 
 def _requests(classes: Mapping[str, tuple[LogMoments, LogMoments]]) -> int:
