@@ -10,6 +10,7 @@ Rules that hold for all of them
 * The server's series carry the labels ``model`` and ``revision``; the labels of the pod are added
   by Prometheus' relabelling.
 * Warm-up is in none of the request, image and busy-time series.
+* Process memory and file handles come from the client library, with the prefix ``imagegen_``.
 * Durations and moments are of *served* requests only (outcome ``ok``), from the arrival of the
   request to its answer being ready, the wait in the queue included. A refused or failed request
   is an outcome, never a fast answer.
@@ -26,6 +27,14 @@ HTTP_PORT: Final = 8000
 METRICS_PORT: Final = 9000
 LIVE_PATH: Final = "/v2/health/live"
 READY_PATH: Final = "/v2/health/ready"
+METRICS_PATH: Final = "/metrics"
+
+BATCH_HEADER: Final = "X-Imagegen-Batch"
+"""A request that carries it runs in batches of exactly so many pictures, never with pictures of
+other requests: what the same prompt and seed give is then the same, whatever the load."""
+
+TIMEOUT_HEADER: Final = "X-Imagegen-Timeout"
+"""Seconds that the client is going to wait; at most, and by default, as long as the server does."""
 
 REQUEST_TIMEOUT_SECONDS: Final = 300.0
 """After this long the server gives a request up, unless it is told otherwise."""
@@ -55,6 +64,8 @@ OOM_TOTAL: Final = "imagegen_oom_total"  # phase, recovered
 BATCH_SPLITS_TOTAL: Final = "imagegen_batch_splits_total"  # reason
 GPU_BUSY_SECONDS_TOTAL: Final = "imagegen_gpu_busy_seconds_total"  # device
 GPU_WASTED_SECONDS_TOTAL: Final = "imagegen_gpu_wasted_seconds_total"  # reason
+# A batch's busy time is shared over its requests by pictures, and counted when a request ends:
+# what requests took, served and failed ones, adds up to the busy time.
 REQUEST_GPU_SECONDS_SUM: Final = "imagegen_request_gpu_seconds_sum"
 REQUEST_GPU_SECONDS_COUNT: Final = "imagegen_request_gpu_seconds_count"
 REQUEST_GPU_SECONDS_SQUARES_SUM: Final = "imagegen_request_gpu_seconds_squares_sum"
@@ -62,6 +73,7 @@ REQUEST_LOG_SECONDS_SUM: Final = "imagegen_request_log_seconds_sum"  # request_c
 REQUEST_LOG_SECONDS_SQUARES_SUM: Final = "imagegen_request_log_seconds_squares_sum"
 REQUEST_LOG_SECONDS_COUNT: Final = "imagegen_request_log_seconds_count"
 VRAM_BYTES: Final = "imagegen_vram_bytes"  # kind; absent on a CPU
+PROCESS_MEMORY_BYTES: Final = "imagegen_process_resident_memory_bytes"  # without common labels
 WATCHDOG_REJECTIONS_TOTAL: Final = "imagegen_watchdog_rejections_total"  # check
 MODEL_LOAD_SECONDS: Final = "imagegen_model_load_seconds"
 WARMUP_SECONDS: Final = "imagegen_warmup_seconds"
@@ -71,6 +83,7 @@ BUILD_INFO: Final = "imagegen_build_info"
 # -- the probe's series ----------------------------------------------------------------------------
 PROBE_REQUESTS_TOTAL: Final = "imagegen_probe_requests_total"  # arm, outcome; load and repeats
 PROBE_REQUEST_DURATION_SECONDS: Final = "imagegen_probe_request_duration_seconds"  # arm; load only
+PROBE_REQUEST_DURATION_COUNT: Final = "imagegen_probe_request_duration_seconds_count"
 PROBE_SKIPPED_TOTAL: Final = "imagegen_probe_skipped_total"  # arm; load never sent: too many open
 PROBE_REPEAT_PSD: Final = (
     "imagegen_probe_repeat_psd"  # arm; largest so far, absent before the first
@@ -105,8 +118,8 @@ class Outcome(StrEnum):
 
 OUTCOME_CODES: Final[dict[Outcome, tuple[int, ...]]] = {
     Outcome.OK: (200,),
-    Outcome.INVALID: (400, 413),
-    Outcome.BUSY: (429, 503),  # queue full; not ready or draining
+    Outcome.INVALID: (400, 408, 413, 415),
+    Outcome.BUSY: (429, 503),  # queue full or too long for the deadline; not ready or draining
     Outcome.TIMEOUT: (504,),
     Outcome.CANCELLED: (499,),  # the client went away; nobody sees this code
     Outcome.OOM: (503,),
@@ -147,9 +160,9 @@ OOM_PHASES: Final = tuple(OomPhase)
 ARMS: Final = tuple(Arm)
 RECOVERED: Final = ("true", "false")
 STAGES: Final = ("encode", "denoise", "decode", "postprocess")
-SPLIT_REASONS: Final = ("oom",)
+SPLIT_REASONS: Final = ("oom", "error")
 WASTE_REASONS: Final = ("oom", "cancelled", "timeout", "error", "watchdog")
-WATCHDOG_CHECKS: Final = ("non_finite", "flat")
+WATCHDOG_CHECKS: Final = ("wrong_size", "non_finite", "flat", "clipped", "noise_like")
 VRAM_KINDS: Final = (
     "allocated",
     "reserved",
@@ -275,16 +288,18 @@ class ExitCode(IntEnum):
     USAGE = 2
     STARTUP_FAILED = 3  # /dev/termination-log says why: `<StartupFailureCode>: <message>`
     DRAIN_DEADLINE = 4  # asked to stop; some accepted work was given up
+    OUT_OF_MEMORY = 5  # not even one picture of the default size fits any more
 
 
 class StartupFailureCode(StrEnum):
-    """First word of the termination message when the server could not start."""
+    """First word of the termination message when the server could not start, or not go on."""
 
     MODEL_INVALID = "ModelInvalid"
     CUDA_OOM = "CudaOOM"  # the accelerator's memory
     HOST_OOM = "HostOOM"  # the host allocator said no; a cgroup's kill leaves no message at all
     WARMUP_FAILED = "WarmupFailed"
     PORT_UNAVAILABLE = "PortUnavailable"
+    DEVICE_FAILED = "DeviceFailed"  # the accelerator needs a new process
 
 
 TERMINATION_LOG: Final = "/dev/termination-log"

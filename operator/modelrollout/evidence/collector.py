@@ -179,6 +179,8 @@ def _probe_totals(_: str, series: _Series) -> ProbeTotals:
         repeat_prompts=_count(series, contract.PROBE_REPEAT_PROMPTS_TOTAL),
         repeat_deviation=deviation,
         loading=loading == 1,
+        stable_served=_count(series, contract.PROBE_REQUEST_DURATION_COUNT),
+        stable_missed=_count(series, contract.PROBE_SKIPPED_TOTAL),
     )
 
 

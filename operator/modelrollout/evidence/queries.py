@@ -105,5 +105,7 @@ PROBE_FAMILIES: Final = (
     _probe(contract.PROBE_REPEAT_PROMPTS_TOTAL, contract.Arm.CANDIDATE),
     _probe(contract.PROBE_REPEAT_PSD, contract.Arm.CANDIDATE),
     _probe(contract.PROBE_LOADING),
+    _probe(contract.PROBE_REQUEST_DURATION_COUNT, contract.Arm.STABLE),
+    _probe(contract.PROBE_SKIPPED_TOTAL, contract.Arm.STABLE),
 )
 """The results of probes."""

@@ -34,6 +34,17 @@ class ProbeTotals:
     """Whether the load phase has begun. The repeats before it come one at a time: what servers
     count until then says nothing about latency under load."""
 
+    stable_served: int = 0
+    """Requests of the load phase that stable answered."""
+
+    stable_missed: int = 0
+    """Turns of the load phase that stable was spared, because one of its requests was open."""
+
+    @property
+    def missed_share(self) -> float:
+        """Part of the load that stable was spared, from 0 to 1."""
+        return self.stable_missed / max(1, self.stable_missed + self.stable_served)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -10,7 +10,7 @@ from modelrollout.api.gate_types import LatencyGate
 from modelrollout.gates.blocks import LOG_SECONDS, latency_key
 from modelrollout.gates.changes import ChangeWords, Margins, change_finding
 from modelrollout.gates.common_cause import excused_share
-from modelrollout.gates.evidence import Comparison
+from modelrollout.gates.evidence import Comparison, ProbeTotals
 from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look, requests_of
 from modelrollout.gates.sequential import log_information, log_latency
@@ -28,6 +28,10 @@ is 1.7 % at a log-deviation of 0.35 and 2.7 % at 0.55."""
 
 MOST_LEFT_OUT: Final = 0.1
 """Largest part of the candidate's requests of classes that stable had none of, when it passes."""
+
+MOST_MISSED: Final = 0.1
+"""Largest part of the probe's load that stable may have been spared when the candidate fails a
+comparison: requests that queue at the candidate had no queue at stable."""
 
 _LARGEST_SUM: Final = 1e30
 """Sums of logarithms beyond it come from no requests; their squares are still finite."""
@@ -177,7 +181,8 @@ def _relative(margins: Margins, limit: str, look: Look) -> Finding:
         design_effect=design_effect,
     )
     finding = change_finding(judgement, margins, _WORDS, look, design_effect=design_effect)
-    return _unless_flattered(finding, strata, compared)
+    finding = _unless_flattered(finding, strata, compared)
+    return _unless_loaded_more(finding, look.evidence.probe)
 
 
 def _strata(compared: Comparison) -> _Strata | Unmeasured:
@@ -253,6 +258,22 @@ def _unless_flattered(finding: Finding, strata: _Strata, compared: Comparison) -
             needed=None,
         )
     return replace(finding, message=message)
+
+
+def _unless_loaded_more(finding: Finding, probe: ProbeTotals | None) -> Finding:
+    """Withhold a Fail from a candidate that bore a load which stable was spared."""
+    missed = 0.0 if probe is None else probe.missed_share
+    if finding.verdict is not Verdict.FAIL or missed <= MOST_MISSED:
+        return finding
+    return replace(
+        finding,
+        verdict=Verdict.INCONCLUSIVE,
+        reason="UnequalLoad",
+        message=f"{finding.message}. But stable was spared {100 * missed:.0f} % of the probe's "
+        "requests, because it had not answered the one before: no Fail on that; lower "
+        "`probe.requestsPerMinute`",
+        needed=None,
+    )
 
 
 def _failed_share(totals: Totals) -> float:

@@ -208,10 +208,19 @@ def test_memory_that_no_device_has_makes_only_its_pod_unusable(memory: dict[str,
 
 
 # -- probes ----------------------------------------------------------------------------------------
-def probe(prompts: float, deviation: float | None, *, loading: float = 0, **labels: str) -> Answers:
+def probe(
+    prompts: float,
+    deviation: float | None,
+    *,
+    loading: float = 0,
+    stable: tuple[float, float] = (0, 0),
+    **labels: str,
+) -> Answers:
     values: Values = {
         contract.PROBE_REPEAT_PROMPTS_TOTAL: [({}, prompts)],
         contract.PROBE_LOADING: [({}, loading)],
+        contract.PROBE_REQUEST_DURATION_COUNT: [({}, stable[0])],
+        contract.PROBE_SKIPPED_TOTAL: [({}, stable[1])],
     }
     if deviation is not None:
         values[contract.PROBE_REPEAT_PSD] = [({}, deviation)]
@@ -225,6 +234,12 @@ def test_results_of_a_probe_are_read_at_every_stage() -> None:
     assert snapshot(probe(0, None)).probes == {KEY: ProbeTotals(0, None, loading=False)}
     assert snapshot(probe(9, 0.001)).probes == {KEY: ProbeTotals(9, 0.001, loading=False)}
     assert snapshot(probe(9, 0.001, loading=1)).probes == {KEY: ProbeTotals(9, 0.001, loading=True)}
+
+
+def test_the_load_that_stable_was_spared_is_read() -> None:
+    read = snapshot(probe(9, 0.001, loading=1, stable=(30, 10))).probes[KEY]
+    assert (read.stable_served, read.stable_missed, read.missed_share) == (30, 10, 0.25)
+    assert KEY in snapshot(probe(9, 0.001, stable=(30, -1))).unusable
 
 
 def test_probes_of_the_same_rollout_are_told_apart() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from modelrollout.api.gate_types import Gate
 from modelrollout.api.spec import Analysis
 from modelrollout.gates.changes import ChangeWords, Margins
+from modelrollout.gates.evidence import ProbeTotals
 from modelrollout.gates.latency import MOST_FAILED, MOST_LEFT_OUT
 from modelrollout.gates.totals import Totals
 from modelrollout.gates.verdict import GateResult, Verdict
@@ -63,6 +64,21 @@ def test_an_undecided_comparison_says_what_would_decide_it() -> None:
     assert result.needed is not None
     reached = 60 + result.needed
     assert compared(arm(reached, seconds=1.04), arm(reached)).verdict is Verdict.PASS
+
+
+def test_a_candidate_that_bore_more_load_than_stable_is_not_failed_by_comparison() -> None:
+    # given a slow candidate and an equal one, and a probe that spared stable half of its load
+    def judged(seconds: float, missed: int) -> GateResult:
+        load = ProbeTotals(8, 0.0, loading=True, stable_served=100, stable_missed=missed)
+        return compared(arm(150, seconds=seconds), arm(150), probe=load)
+
+    # then the slow one is not failed, whereas the equal one has shown even more
+    spared = judged(1.6, 100)
+    assert (spared.verdict, spared.reason) == (Verdict.INCONCLUSIVE, "UnequalLoad")
+    assert "stable was spared 50 % of the probe's requests" in spared.message
+    assert "lower `probe.requestsPerMinute`" in spared.message
+    assert judged(1.0, 100).verdict is Verdict.PASS
+    assert judged(1.6, 5).verdict is Verdict.FAIL
 
 
 def test_between_the_margins_nothing_is_promised() -> None:
