@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from modelrollout.gates.sequential import Verdict, log_latency, proportion
 
-__all__ = ["decide_shares", "score_line", "share_boundaries"]
+__all__ = ["decide_shares", "first_crossing", "score_line", "share_boundaries"]
 
 _MARGIN: Final = 1.10
 _FAR: Final = 64.0
@@ -53,8 +53,8 @@ def decide_shares(
     """
     count = np.cumsum(bad, axis=1)
     n = bad.shape[1]
-    passed = _first(count <= passing[1 : n + 1])
-    failed = _first(count >= failing[1 : n + 1])
+    passed = first_crossing(count <= passing[1 : n + 1])
+    failed = first_crossing(count >= failing[1 : n + 1])
     both = (passed > 0) & (failed > 0)
     return (
         np.where(both & (failed < passed), 0, passed),
@@ -95,7 +95,8 @@ def score_line(pairs: int, planned: int, alpha: float) -> NDArray[np.float64]:
     return np.array(line)
 
 
-def _first(crossed: NDArray[np.bool_]) -> NDArray[np.int64]:
+def first_crossing(crossed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return after how many requests each course (rows) first crossed; 0 for never."""
     return np.where(crossed.any(axis=1), crossed.argmax(axis=1) + 1, 0).astype(np.int64)
 
 

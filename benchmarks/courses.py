@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.traffic import Traffic
+from modelrollout.gates.blocks import LOG_SECONDS, Blocks
+from modelrollout.gates.evidence import Comparison
 from modelrollout.gates.sequential import (
     FEWEST_REQUESTS,
     Verdict,
     log_information,
     log_latency,
 )
+from modelrollout.gates.totals import LogMoments, Totals
 
 __all__ = ["Course", "End", "Margins", "courses", "judge"]
 
@@ -56,14 +60,21 @@ class Course:
     moments: Floats
     """Of the log seconds: looks by classes by arms (candidate, stable) by (count, sum, squares)."""
 
-    def strata(self, look: int) -> list[Stratum]:
-        """Return what `log_latency` is given in a look, as the counters of both servers say it."""
-        found: list[Stratum] = []
-        for arms in self.moments[look].tolist():
-            (n_c, sum_c, squares_c), (n_s, sum_s, squares_s) = arms
-            if n_c and n_s:
-                found.append((*_centred(n_c, sum_c, squares_c), *_centred(n_s, sum_s, squares_s)))
-        return found
+    names: tuple[str, ...]
+    """Of the classes."""
+
+    def comparison(self, look: int) -> Comparison:
+        """Return what both arms did since the first request, as the counters of both say it."""
+        moments = self.moments[look].tolist()
+        arms = (
+            {
+                name: LogMoments(int(arm[of][0]), arm[of][1], arm[of][2])
+                for name, arm in zip(self.names, moments, strict=True)
+            }
+            for of in (0, 1)
+        )
+        candidate, stable = (_totals(arm) for arm in arms)
+        return Comparison(candidate, stable)
 
     def until(self, n_max: int) -> Iterator[int]:
         """Yield the looks in which the engine may decide: from 30 requests to the planned end."""
@@ -97,27 +108,90 @@ def courses(traffic: Traffic, log_slowdown: float, *, pooled: bool = False) -> I
         )
 
 
-def judge(course: Course, n_max: int, margins: Margins, *, design_effect: float = 1.0) -> End:
-    """Ask the engine in each look until it decides or the requests are used up."""
-    n = 0
-    for look in course.until(n_max):
-        n = int(course.looks[look, 0])
-        strata = course.strata(look)
-        planned = log_information(strata, design_effect=design_effect) * n_max / n
-        judgement = log_latency(
-            strata,
-            margin_fail=margins.fail,
-            margin_pass=margins.passing,
-            information_max=planned,
-            alpha=margins.alpha,
-            design_effect=design_effect,
-        )
-        if judgement.verdict in _FINAL:
-            return End(judgement.verdict, n)
-    return End(Verdict.INCONCLUSIVE, n)
+def judge(
+    course: Course, horizons: Sequence[int], margins: Margins, *, corrected: bool = True
+) -> list[End]:
+    """Ask the engine in each look, for each planned end, until it decides or requests are used up.
+
+    Parameters
+    ----------
+    course
+        The trial.
+    horizons
+        Planned numbers of requests of the candidate, ascending.
+    margins
+        What is asked.
+    corrected
+        Whether the design effect is estimated from blocks of requests, as the operator does; else
+        requests are taken to be independent.
+    """
+    ends: list[End | None] = [None] * len(horizons)
+    blocks = Blocks()
+    for look, (n, _) in enumerate(course.looks.tolist()):
+        comparison = course.comparison(look)
+        if corrected:
+            blocks = blocks.add(comparison.candidate, comparison, ())
+        if n < FEWEST_REQUESTS:
+            continue
+        effect = blocks.design_effects(comparison.candidate, comparison, ())[LOG_SECONDS]
+        strata = [
+            _stratum(moments, comparison.stable.log_moments[name])
+            for name, moments in comparison.candidate.log_moments.items()
+            if moments.count and comparison.stable.log_moments[name].count
+        ]
+        information = log_information(strata, design_effect=effect)
+        for at, n_max in enumerate(horizons):
+            if ends[at] is None:
+                verdict = log_latency(
+                    strata,
+                    margin_fail=margins.fail,
+                    margin_pass=margins.passing,
+                    information_max=information * max(1.0, n_max / n),
+                    alpha=margins.alpha,
+                    design_effect=effect,
+                ).verdict
+                if verdict in _FINAL:
+                    ends[at] = End(verdict, n)
+                elif n >= n_max:
+                    ends[at] = End(Verdict.INCONCLUSIVE, n)
+        if None not in ends:
+            break
+    return [end or End(Verdict.INCONCLUSIVE, int(course.looks[-1, 0])) for end in ends]
 
 
 _FINAL: Final = frozenset({Verdict.PASS, Verdict.FAIL})
+_NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def _totals(moments: dict[str, LogMoments]) -> Totals:
+    """Return counters of requests of which only the log moments matter."""
+    n = sum(item.count for item in moments.values())
+    return Totals(
+        pod="pod",
+        time=_NOON,
+        succeeded=n,
+        failed=0,
+        images=n,
+        measured=n,
+        gpu_seconds=0.0,
+        gpu_seconds_squares=0.0,
+        busy_seconds=0.0,
+        timed=n,
+        within={},
+        out_of_memory=0,
+        log_moments=moments,
+    )
+
+
+def _stratum(candidate: LogMoments, stable: LogMoments) -> Stratum:
+    return (
+        candidate.count,
+        candidate.mean,
+        candidate.squared_deviations,
+        stable.count,
+        stable.mean,
+        stable.squared_deviations,
+    )
 
 
 def _course(
@@ -141,9 +215,5 @@ def _course(
         stable=seconds[~candidate],
         looks=np.stack([n_c, ends + 1 - n_c], axis=1),
         moments=moments,
+        names=tuple(f"class {index}" for index in range(class_count)),
     )
-
-
-def _centred(count: float, total: float, squares: float) -> tuple[float, float, float]:
-    mean = total / count
-    return count, mean, max(0.0, squares - count * mean**2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,8 +28,12 @@ _SLOWER: Final = 1.20
 """Ratio of 95th percentiles that the threshold rules allow."""
 
 
-def _engine(course: Course, n_max: int) -> End:
-    return judge(course, n_max, Margins())
+Rule = Callable[[Course, Sequence[int]], list[End]]
+"""Given a trial and planned numbers of requests of the candidate, how it ends for each."""
+
+
+def _engine(course: Course, horizons: Sequence[int]) -> list[End]:
+    return judge(course, horizons, Margins())
 
 
 def _quantile_each_look(course: Course, n_max: int) -> End:
@@ -98,15 +102,19 @@ def _analysis_run(failure_limit: int) -> Callable[[Course, int], End]:
     return rule
 
 
-RULES: Final[dict[str, Callable[[Course, int], End]]] = {
+def _each(rule: Callable[[Course, int], End]) -> Rule:
+    return lambda course, horizons: [rule(course, n_max) for n_max in horizons]
+
+
+RULES: Final[dict[str, Rule]] = {
     "engine": _engine,
-    "p95 ratio, each look": _quantile_each_look,
-    "p95 ratio, once": _quantile_once,
-    "Flagger, threshold 1": _flagger(1),
-    "Flagger, threshold 2": _flagger(2),
-    "Argo, failureLimit 0": _analysis_run(0),
-    "Argo, failureLimit 3": _analysis_run(3),
-    "rank judge, ten looks": _rank_judge,
+    "p95 ratio, each look": _each(_quantile_each_look),
+    "p95 ratio, once": _each(_quantile_once),
+    "Flagger, threshold 1": _each(_flagger(1)),
+    "Flagger, threshold 2": _each(_flagger(2)),
+    "Argo, failureLimit 0": _each(_analysis_run(0)),
+    "Argo, failureLimit 3": _each(_analysis_run(3)),
+    "rank judge, ten looks": _each(_rank_judge),
 }
 
 
@@ -121,8 +129,7 @@ def simulate(job: tuple[int, int, int]) -> list[tuple[str, int, str, int]]:
     ends = []
     for course in courses(traffic, math.log(SLOWDOWNS[slowdown])):
         for name, rule in RULES.items():
-            for n_max in HORIZONS:
-                end = rule(course, n_max)
+            for n_max, end in zip(HORIZONS, rule(course, HORIZONS), strict=True):
                 ends.append((name, n_max, str(end.verdict), end.n))
     return ends
 

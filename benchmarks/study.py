@@ -19,6 +19,9 @@ _SEED: Final = 20261121
 _QUICK: Final = 100
 _FEWEST: Final = 20
 
+_SMALLEST: Final = 0.1
+"""Percent; what is less is not told apart."""
+
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
@@ -59,13 +62,17 @@ def chunks(runs: int, size: int) -> list[int]:
 
 
 def percent(value: float | str | None) -> str:
-    """Show a probability in percent, with more digits where it is small."""
+    """Show a probability in percent, with a digit after the point near both ends."""
     if not isinstance(value, int | float):
         return "-"
     shown = 100 * value
-    if shown == 0:
-        return "0"
-    return f"{shown:.2g}" if shown < 1 else f"{shown:.0f}" if shown >= 10 else f"{shown:.1f}"
+    if shown in {0, 100}:
+        return f"{shown:.0f}"
+    if shown < _SMALLEST:
+        return f"<{_SMALLEST}"
+    if shown > 100 - _SMALLEST:
+        return f">{100 - _SMALLEST}"
+    return f"{shown:.0f}" if 10 <= shown <= 90 else f"{shown:.1f}"
 
 
 def rates(values: Iterable[float | str | None]) -> str:

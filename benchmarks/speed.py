@@ -1,0 +1,189 @@
+"""What verdicts cost: microseconds, a share of a core, and the time to import the package."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from benchmarks.study import Scale, Study
+from benchmarks.tables import Table, View, markdown
+from modelrollout.api.gate_types import Gate
+from modelrollout.api.spec import Analysis
+from modelrollout.gates.blocks import Blocks
+from modelrollout.gates.evidence import Comparison, Evidence, ProbeTotals
+from modelrollout.gates.judge import evaluate, latency_edges
+from modelrollout.gates.totals import LogMoments, Totals
+
+__all__ = ["STUDY", "evidence_of"]
+
+GATES: Final[dict[str, dict[str, object]]] = {
+    "latency, absolute": {"latency": {"percentile": 95, "maxMilliseconds": 1700}},
+    "latency, against stable": {"latency": {"maxIncreasePercent": 10}},
+    "errors": {"errors": {"maxPercent": "1"}},
+    "out of memory": {"outOfMemory": {"maxCount": 0}},
+    "out of memory, against stable": {"outOfMemory": {"maxCount": 9, "maxTimesStable": 2}},
+    "GPU memory": {"gpuMemory": {"maxPercent": 92}},
+    "cost": {"cost": {"maxPerImage": "0.002"}},
+    "cost, against stable": {"cost": {"maxIncreasePercent": 15}},
+    "stability": {"stability": {"kind": "Repeat", "max": "0.002"}},
+}
+_FOUR: Final = ("latency, absolute", "latency, against stable", "errors", "cost")
+_ROLLOUTS: Final = 1000
+_TICK_SECONDS: Final = 10.0
+_CLASSES: Final = 4
+_LOOKS: Final = 300
+_STARTS: Final = 7
+_BEGAN: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
+_ANALYSIS: Final = Analysis(min_requests=30, max_requests=300)
+
+
+def _totals(pod: str, requests: int, random: np.random.Generator) -> Totals:
+    """Return counters after so many requests, some of them slow, failed, or out of memory."""
+    seconds = np.exp(0.35 * random.standard_normal(requests))
+    slow = int((seconds > 1.7).sum())
+    classes = np.arange(requests) % _CLASSES
+    logs = np.log(1000 * seconds)
+    return Totals(
+        pod=pod,
+        time=_BEGAN,
+        succeeded=requests,
+        failed=int(random.binomial(requests, 0.002)),
+        images=requests,
+        measured=requests,
+        gpu_seconds=float(seconds.sum()),
+        gpu_seconds_squares=float((seconds**2).sum()),
+        busy_seconds=float(seconds.sum()),
+        timed=requests,
+        within={1700: requests - slow},
+        out_of_memory=0,
+        log_moments={
+            f"class {index}": LogMoments(
+                int((classes == index).sum()),
+                float(logs[classes == index].sum()),
+                float((logs[classes == index] ** 2).sum()),
+            )
+            for index in range(_CLASSES)
+        },
+        peak_memory_share=0.8,
+    )
+
+
+def evidence_of(requests: int, random: np.random.Generator) -> Evidence:
+    """Return evidence of a candidate after so many requests, and of stable after four times."""
+    candidate = _totals("candidate", requests, random)
+    stable = _totals("stable", 4 * requests, random)
+    baseline = replace(_totals("candidate", 0, random), log_moments={})
+    return Evidence(
+        baseline=baseline,
+        latest=candidate,
+        probe=ProbeTotals(repeat_prompts=12, repeat_deviation=0.0004, loading=True),
+        container_out_of_memory=0,
+        gpu_hour_price=Decimal("1.80"),
+        gpu_count=1,
+        comparison=Comparison(candidate, stable),
+    )
+
+
+def _gates(names: tuple[str, ...]) -> list[Gate]:
+    return [
+        Gate.model_validate({"name": f"gate-{index}", **GATES[name]})
+        for index, name in enumerate(names)
+    ]
+
+
+def _microseconds(work: Callable[[Evidence], object], looks: list[Evidence]) -> float:
+    """Return the median time of one call, over looks at a growing trial."""
+    times = []
+    for evidence in looks:
+        began = time.perf_counter()
+        work(evidence)
+        times.append(time.perf_counter() - began)
+    return 1e6 * statistics.median(times)
+
+
+def _costs() -> list[tuple[str, float]]:
+    random = np.random.default_rng(9)
+    looks = [evidence_of(requests, random) for requests in range(1, _LOOKS + 1)]
+    costs = []
+    for name in GATES:
+        gates = _gates((name,))
+        costs.append((name, _microseconds(partial(evaluate, gates, _ANALYSIS), looks)))
+    four = _gates(_FOUR)
+    costs.append(
+        ("a rollout of four gates", _microseconds(partial(evaluate, four, _ANALYSIS), looks))
+    )
+    edges = latency_edges(four)
+
+    def blocks(evidence: Evidence) -> object:
+        assert evidence.latest is not None
+        added = Blocks().add(evidence.latest, evidence.comparison, edges)
+        return added.design_effects(evidence.latest, evidence.comparison, edges)
+
+    costs.append(("blocks and design effects", _microseconds(blocks, looks)))
+    return costs
+
+
+def _import_seconds(module: str) -> float:
+    """Return the shortest time of a fresh interpreter that imports a module, less an empty one."""
+
+    def start(code: str) -> float:
+        began = time.perf_counter()
+        subprocess.run(  # noqa: S603 - our own interpreter and code
+            [sys.executable, "-c", code], check=True, env=os.environ
+        )
+        return time.perf_counter() - began
+
+    empty = min(start("pass") for _ in range(_STARTS))
+    return min(start(f"import {module}") for _ in range(_STARTS)) - empty
+
+
+def _memory_kib() -> float:
+    """Return what the evidence of one rollout takes in memory, both arms, in KiB."""
+    random = np.random.default_rng(9)
+    evidence_of(10, random)
+    tracemalloc.start()
+    kept = [evidence_of(100, random) for _ in range(100)]
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return used / 1024 / len(kept)
+
+
+def _run(_: Scale) -> list[Table]:
+    costs = _costs()
+    per_rollout = dict(costs)["a rollout of four gates"] + costs[-1][1]
+    package = _import_seconds("modelrollout.gates.judge")
+    special = _import_seconds("scipy.special")
+    rows: list[tuple[str | float | int | None, ...]] = [
+        *((f"{name}", round(value, 1), "µs") for name, value in costs),
+        (
+            "1,000 rollouts of four gates, part of a core per 10 s tick",
+            round(100 * per_rollout * 1e-6 * _ROLLOUTS / _TICK_SECONDS, 2),
+            "%",
+        ),
+        ("import of modelrollout.gates.judge", round(package, 3), "s"),
+        ("import of scipy.special", round(special, 3), "s"),
+        ("evidence of one rollout in memory", round(_memory_kib(), 1), "KiB"),
+    ]
+    return [Table("speed", ("what", "value", "unit"), rows)]
+
+
+def _view(table: Table) -> str:
+    return markdown(
+        ("what", "measured"),
+        [(str(row["what"]), f"{row['value']} {row['unit']}") for row in table.where()],
+    )
+
+
+STUDY: Final = Study("speed", _run, (View("speed", "speed", _view),))
