@@ -33,7 +33,7 @@ def test_every_counter_exists_at_0_before_the_first_request(fresh: Running) -> N
         ],
         contract.GPU_BUSY_SECONDS_TOTAL: [{"device": "cpu"}],
         contract.GPU_WASTED_SECONDS_TOTAL: [{"reason": r} for r in contract.WASTE_REASONS],
-        contract.BATCH_SPLITS_TOTAL: [{"reason": "oom"}],
+        contract.BATCH_SPLITS_TOTAL: [{"reason": r} for r in contract.SPLIT_REASONS],
         contract.WATCHDOG_REJECTIONS_TOTAL: [{"check": c} for c in contract.WATCHDOG_CHECKS],
         contract.REQUEST_GPU_SECONDS_SUM: [{}],
         contract.REQUEST_GPU_SECONDS_COUNT: [{}],
