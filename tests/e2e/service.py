@@ -17,8 +17,13 @@ MEMORY: Final = {"name": "oom", "outOfMemory": {"maxCount": 0}}
 ERRORS: Final = {"name": "errors", "errors": {"maxPercent": "10"}}
 COST: Final = {"name": "cost", "cost": {"maxPerImage": "0.02"}}
 REPEATABLE: Final = {"name": "repeatable", "stability": {"kind": "Repeat", "max": "0.002"}}
+EVERY_GATE: Final = [LATENCY, MEMORY, ERRORS, COST, REPEATABLE]
+VS_STABLE: Final = {"name": "latency-vs-stable", "latency": {"maxIncreasePercent": 50}}
 
 STABLE_STEPS: Final = 3
+SLOWER_STEPS: Final = 16
+"""Slower than stable, and still quick enough for the load."""
+
 SLOW_STEPS: Final = 50
 
 
@@ -67,7 +72,7 @@ class Service:
                 "deadlines": {"loadSeconds": 180, "analysisSeconds": 180},
             },
             "analysis": {"warmupRequests": 5, "minRequests": 30, "maxRequests": 400},
-            "gates": gates or [LATENCY, MEMORY, ERRORS, COST, REPEATABLE],
+            "gates": gates or EVERY_GATE,
             **changes,
         }
         self.cluster.apply(

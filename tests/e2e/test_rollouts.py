@@ -10,9 +10,12 @@ from tests.cluster.processes import wait_for
 from tests.e2e.service import (
     COST,
     ERRORS,
+    EVERY_GATE,
     LATENCY,
     MEMORY,
     SLOW_STEPS,
+    SLOWER_STEPS,
+    VS_STABLE,
     Service,
     candidate,
     condition,
@@ -26,7 +29,7 @@ def test_a_good_candidate_is_promoted_with_its_tested_pod(service: Service) -> N
     before = service.stable()
     attempt = service.next_attempt()
 
-    service.declare(model="second")
+    service.declare(model="second", gates=[*EVERY_GATE, VS_STABLE])
     service.until(lambda status: candidate(status).get("stage") == "Isolated", "measurement")
     revision = service.status()["candidate"]["revision"]
     tested = set(service.server_pods(revision))
@@ -73,6 +76,23 @@ def test_a_costly_candidate_is_rolled_back_on_cost(service: Service) -> None:
     gate = next(gate for gate in service.status()["gates"] if gate["name"] == "cost")
     assert gate["verdict"] == "Fail"
     assert float(gate["estimate"]) > 0.004
+
+
+def test_a_candidate_slower_than_stable_is_rolled_back_by_comparison(service: Service) -> None:
+    """No absolute limit is broken: only beside stable is it seen to be slow."""
+    before = service.stable()
+    attempt = service.next_attempt()
+
+    service.declare(steps=SLOWER_STEPS, gates=[LATENCY, ERRORS, VS_STABLE])
+    record = service.until_ended(attempt)
+
+    assert (record["outcome"], record["reason"]) == ("RolledBack", "GateFailed")
+    assert record["message"].startswith("latency-vs-stable:")
+    assert "than stable" in record["message"] or "as slow as stable" in record["message"]
+    gates = {gate["name"]: gate for gate in service.status()["gates"]}
+    assert gates["latency-vs-stable"]["verdict"] == "Fail"
+    assert gates["latency"]["verdict"] != "Fail", "the absolute limit was kept"
+    assert service.stable() == before
 
 
 def test_a_kernel_kill_for_memory_takes_the_candidate_out_within_two_seconds(

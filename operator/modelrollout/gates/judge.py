@@ -58,7 +58,9 @@ class Assessment:
     message: str
 
 
-def evaluate(gates: Sequence[Gate], analysis: Analysis, evidence: Evidence) -> Assessment:
+def evaluate(
+    gates: Sequence[Gate], analysis: Analysis, evidence: Evidence, *, stages: int = 1
+) -> Assessment:
     """Judge a candidate on the evidence so far.
 
     The verdict is valid at every look: looking often does not make a wrong one more likely.
@@ -72,9 +74,12 @@ def evaluate(gates: Sequence[Gate], analysis: Analysis, evidence: Evidence) -> A
     evidence
         Counters and results of the probe. No value in it makes this function raise: what cannot
         be judged is Invalid.
+    stages
+        Measured stages of the attempt. Each begins its evidence anew, so that they share the error
+        budget for Fail, as the gates do.
     """
     enforced = sum(gate.mode is GateMode.ENFORCE for gate in gates)
-    look = Look.at(evidence, analysis, enforced=enforced)
+    look = Look.at(evidence, analysis, tests=enforced * stages)
     results = tuple(
         _explain_limit(
             GateResult.of(gate.name, _judge(gate, look), enforced=gate.mode is GateMode.ENFORCE),

@@ -40,11 +40,11 @@ class Look:
 
     alpha_fail: float
     """Largest probability that a good candidate ever fails a gate; the shares of all enforced
-    gates add up to the error budget."""
+    gates, in all stages, add up to the error budget."""
 
     @classmethod
-    def at(cls, evidence: Evidence, analysis: Analysis, *, enforced: int) -> Look:
-        """Return a look in which `enforced` gates share the error budget for Fail."""
+    def at(cls, evidence: Evidence, analysis: Analysis, *, tests: int) -> Look:
+        """Return a look in which so many `tests` share the error budget for Fail."""
         alpha = 1 - analysis.confidence_percent / 100
         measured, compared = _measured(evidence), _compared(evidence)
         stable: Totals | None = None
@@ -64,7 +64,7 @@ class Look:
             min_requests=analysis.min_requests,
             max_requests=analysis.max_requests,
             alpha_pass=alpha,
-            alpha_fail=alpha / max(1, enforced),
+            alpha_fail=alpha / max(1, tests),
         )
 
     def split(self, parts: int) -> Look:

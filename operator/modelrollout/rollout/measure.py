@@ -39,7 +39,12 @@ def measure(inputs: Inputs, status: Status) -> Status:
     if snapshot.time < parse_time(candidate.stage_started_time):
         return status
     status, evidence = gather(inputs, status, snapshot)
-    assessment = evaluate(inputs.spec.gates, inputs.spec.analysis, evidence)
+    assessment = evaluate(
+        inputs.spec.gates,
+        inputs.spec.analysis,
+        evidence,
+        stages=len(inputs.spec.strategy.stages),
+    )
     status = _with_assessment(inputs, status, evidence, assessment)
     return _decide(inputs, status, assessment)
 

@@ -147,4 +147,4 @@ def found(gate: Gate, given: Evidence, analysis: Analysis = ANALYSIS) -> GateRes
 
 def judged(criterion: ApiModel, given: Evidence) -> Finding:
     """What is found by a criterion that need not be a member of a gate."""
-    return KINDS[type(criterion)].judge(criterion, Look.at(given, ANALYSIS, enforced=1))
+    return KINDS[type(criterion)].judge(criterion, Look.at(given, ANALYSIS, tests=1))

@@ -73,6 +73,10 @@ def test_the_error_budget_is_split_for_fail_and_not_for_pass() -> None:
     together = evaluate(ALL, ANALYSIS, just_failing)
     assert together.results[0].verdict is Verdict.INCONCLUSIVE
     assert evaluate(ALL, ANALYSIS, just_passing).results[0].verdict is Verdict.PASS
+    # And stages share it, too: each begins its evidence anew
+    alone = evaluate([LATENCY], ANALYSIS, just_failing, stages=5)
+    assert alone.results[0].verdict is Verdict.INCONCLUSIVE
+    assert evaluate([LATENCY], ANALYSIS, just_passing, stages=5).verdict is Verdict.PASS
 
 
 def test_a_kind_of_gate_from_the_future_never_passes() -> None:

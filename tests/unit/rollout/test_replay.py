@@ -235,7 +235,7 @@ def series(story: Story, requests: int) -> dict[str, list[Sample]]:
             labels = {"namespace": "team", "pod": pod.name}
             answers[name] += [Sample({**labels, **own}, float(value)) for own, value in rows]
     probe = {"namespace": "team", "pod": PROBE.name}
-    for family, value in zip(PROBE_FAMILIES, (8, 0.001, 1), strict=True):
+    for family, value in zip(PROBE_FAMILIES, (8, 0.001, 1, 0, 0), strict=True):
         answers[family.name] = [Sample(probe, float(value))]
     return answers
 

@@ -143,7 +143,7 @@ def _conditions(spec: Spec, gpu_hour_price: Decimal, stable: Totals | None) -> C
     return Conditions(
         analysis=analysis,
         alpha_pass=alpha,
-        alpha_fail=alpha / max(1, enforced),
+        alpha_fail=alpha / max(1, enforced * len(spec.strategy.stages)),
         horizon=min(analysis.max_requests, max(0, in_time - analysis.warmup_requests)),
         requests_per_minute=_slowest(spec),
         seconds=spec.strategy.deadlines.analysis_seconds,
