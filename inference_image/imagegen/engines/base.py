@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,47 +99,59 @@ class Batch:
         )
 
 
-@dataclass
 class StageClock:
     """Measures the stages and steps of one generation.
 
+    Times are taken where the work is done, so that measuring makes nobody wait: on a GPU a stamp is
+    an event in its stream.
+
     Parameters
     ----------
-    now
-        Gives the time in seconds; work that the device was given has ended when it returns.
+    stamp
+        Marks the present moment.
+    seconds_between
+        Gives the time between two stamps, once the work that was given before them is done.
     """
 
-    now: Callable[[], float]
-    stage: OomPhase = OomPhase.ENCODE
-    stages: dict[str, float] = field(default_factory=dict)
-    steps: list[float] = field(default_factory=list)
+    def __init__(
+        self,
+        stamp: Callable[[], Any] = time.perf_counter,
+        seconds_between: Callable[[Any, Any], float] = lambda first, second: second - first,
+    ) -> None:
+        self._stamp = stamp
+        self._between = seconds_between
+        self._began = [(OomPhase.ENCODE, stamp())]
+        self._steps: list[Any] = []
 
-    def __post_init__(self) -> None:
-        """Start the clock."""
-        self._stage_began = self._step_began = self.now()
+    @property
+    def stage(self) -> OomPhase:
+        """The stage that work is given for."""
+        return self._began[-1][0]
 
     def enter(self, stage: OomPhase) -> None:
         """End the running stage and begin `stage`; does nothing when that one runs already."""
-        if stage == self.stage:
-            return
-        now = self.now()
-        self._close(now)
-        self.stage = stage
-        self._step_began = now
+        if stage != self.stage:
+            self._began.append((stage, self._stamp()))
 
     def step_ended(self) -> None:
         """Note that a denoising step has ended."""
-        now = self.now()
-        self.steps.append(now - self._step_began)
-        self._step_began = now
+        self._steps.append(self._stamp())
 
-    def finish(self) -> None:
-        """End the last stage."""
-        self._close(self.now())
+    def finish(self) -> tuple[dict[str, float], list[float]]:
+        """End the last stage.
 
-    def _close(self, now: float) -> None:
-        self.stages[self.stage] = self.stages.get(self.stage, 0.0) + now - self._stage_began
-        self._stage_began = now
+        Returns
+        -------
+        tuple
+            Seconds by stage, and of every step.
+        """
+        ends = [*(began for _, began in self._began[1:]), self._stamp()]
+        stages: dict[str, float] = {}
+        for (stage, began), end in zip(self._began, ends, strict=True):
+            stages[stage] = stages.get(stage, 0.0) + self._between(began, end)
+        first = next((began for stage, began in self._began if stage == OomPhase.DENOISE), None)
+        marks = [] if first is None else [first, *self._steps]
+        return stages, [self._between(*pair) for pair in pairwise(marks)]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def load_engine(settings: EngineSettings, demand: Demand) -> Engine:
     StartupError
         If the model is unsafe or incomplete, does not fit the demand, or memory ran out.
     """
-    folder = check_folder(settings.model)
+    folder = check_folder(settings.model, digest=settings.digest)
     from imagegen.engines.diffusers.loading import load_diffusers  # noqa: PLC0415 - seconds
 
     return load_diffusers(folder, settings, demand)

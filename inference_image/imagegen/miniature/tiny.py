@@ -203,6 +203,7 @@ def _flux(factor: int) -> Any:
         joint_attention_dim=32,
         pooled_projection_dim=32,
         axes_dims_rope=[4, 4, 8],
+        guidance_embeds=True,
     )
     return diffusers.FluxPipeline(
         transformer=transformer,

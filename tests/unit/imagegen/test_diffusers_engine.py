@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +11,26 @@ import pytest
 import torch
 
 from imagegen.contract import OomPhase
-from imagegen.engines.base import Batch, Engine, GenerationSettings, Images
+from imagegen.engines.base import Batch, Engine, Images, StageClock
 from imagegen.engines.diffusers.engine import DiffusersEngine, is_out_of_memory
-from imagegen.engines.diffusers.schedulers import NOISE_PREDICTING
+from imagegen.engines.diffusers.schedulers import FLOW_MATCHING, NOISE_PREDICTING
+from imagegen.engines.diffusers.tuning import denoiser_of
+from imagegen.engines.presets import PRESETS
+from imagegen.engines.settings import DiffusersSettings
 from imagegen.errors import (
     DeviceMemoryError,
     EngineBrokenError,
     GenerationCancelledError,
     StartupError,
 )
+from imagegen.miniature.tiny import build_tiny
 from tests.unit.imagegen.conftest import ARCHITECTURES, DEMAND, MoodyEngine, Trouble, load
-
-SETTINGS = GenerationSettings(width=32, height=32, steps=2, guidance_scale=4.0)
+from tests.unit.imagegen.engines import SETTINGS, levels, make, never, out_of_memory_in
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def engine(request: pytest.FixtureRequest, model_folder: Callable[[str], Path]) -> Engine:
+def engine(request: pytest.FixtureRequest, model_folder: Callable[[str], Path]) -> DiffusersEngine:
     return load(model_folder(request.param))  # type: ignore[no-any-return]
-
-
-def make(engine: Engine, prompts: list[str], seeds: list[int], **settings: Any) -> Images:
-    batch = Batch(
-        tuple(prompts), tuple(seeds), GenerationSettings(**{**SETTINGS.__dict__, **settings})
-    )
-    return engine.generate(batch, should_stop=lambda: False).images
-
-
-def levels(images: Images) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return (images * 255).round().astype(np.int64)
 
 
 def test_the_same_batch_is_bit_equal_whatever_was_made_in_between(engine: Engine) -> None:
@@ -80,7 +73,7 @@ def test_pictures_have_the_asked_shape_and_use_the_range(engine: Engine) -> None
 
 
 def test_stages_and_steps_are_measured(engine: Engine) -> None:
-    made = engine.generate(Batch(("a fox",), (1,), SETTINGS), should_stop=lambda: False)
+    made = engine.generate(Batch(("a fox",), (1,), SETTINGS), should_stop=never)
 
     assert set(made.stages) == {"encode", "denoise", "decode"}
     assert len(made.steps) == SETTINGS.steps
@@ -97,7 +90,7 @@ def test_a_generation_is_given_up_at_a_step_boundary_and_leaves_no_trace(engine:
 def test_requests_of_one_batch_keep_their_own_negative_prompts(engine: Engine) -> None:
     def three(*negative: str | None) -> Images:
         batch = Batch(("a fox",) * 3, (1, 2, 3), SETTINGS, negative)
-        return engine.generate(batch, should_stop=lambda: False).images
+        return engine.generate(batch, should_stop=never).images
 
     mixed, plain = three("grey", "red and blurred", "grey"), three("grey", "grey", "grey")
 
@@ -141,25 +134,33 @@ def test_a_request_may_choose_its_sampler(model_folder: Callable[[str], Path]) -
         make(engine, ["a fox"], [1], scheduler="FlowMatchEulerDiscrete")
 
 
-def test_tokens_are_counted_as_the_model_reads_them(engine: Engine) -> None:
-    pipeline = engine._pipeline  # type: ignore[attr-defined]
+def test_tokens_are_counted_as_the_model_reads_them(engine: DiffusersEngine) -> None:
+    pipeline = engine._pipeline
     tokenizers = [part for name, part in pipeline.components.items() if "tokenizer" in name]
     counts = {len(tokenizer("a fox, 3 hats").input_ids) for tokenizer in tokenizers}
     limits = {
         "StableDiffusionPipeline": 77,
         "StableDiffusionXLPipeline": 77,
         "StableDiffusion3Pipeline": 256,
-        "FluxPipeline": 256,  # the tiny one takes no guidance, like the distilled variant
+        "FluxPipeline": 512,
     }
 
     assert engine.count_tokens("a fox, 3 hats") in counts
-    assert engine.count_tokens("x " * 500) > 500  # type: ignore[operator]
+    assert engine.count_tokens("x " * 500) > 500
     assert engine.max_prompt_tokens == limits[type(pipeline).__name__]
 
 
-@pytest.mark.parametrize("scheduler", NOISE_PREDICTING)
-def test_every_allowed_sampler_samples(model_folder: Callable[[str], Path], scheduler: str) -> None:
-    engine = load(model_folder("sd"), scheduler=scheduler)
+@pytest.mark.parametrize(
+    ("architecture", "scheduler"),
+    [
+        *(("sd", name) for name in NOISE_PREDICTING),
+        *((architecture, name) for architecture in ("sd3", "flux") for name in FLOW_MATCHING),
+    ],
+)
+def test_every_allowed_sampler_samples(
+    model_folder: Callable[[str], Path], architecture: str, scheduler: str
+) -> None:
+    engine = load(model_folder(architecture), scheduler=scheduler)
     assert engine.describe()["scheduler"] == scheduler
     for steps in (1, 4):
         images = make(engine, ["a fox"], [1], steps=steps)
@@ -167,10 +168,23 @@ def test_every_allowed_sampler_samples(model_folder: Callable[[str], Path], sche
         assert np.array_equal(make(engine, ["a fox"], [1], steps=steps), images)
 
 
+@pytest.mark.parametrize("architecture", ["sd3", "flux"])
+def test_a_better_sampler_of_flows_comes_nearer_to_the_same_picture(
+    model_folder: Callable[[str], Path], architecture: str
+) -> None:
+    engine = load(model_folder(architecture))
+    exact = make(engine, ["a fox"], [1], steps=100)
+
+    def distance(**settings: Any) -> float:
+        return float(np.abs(make(engine, ["a fox"], [1], steps=10, **settings) - exact).mean())
+
+    assert distance(scheduler="UniPCMultistep") < distance()
+
+
 def test_a_sampler_that_cannot_take_the_allowed_steps_is_refused(
     model_folder: Callable[[str], Path],
 ) -> None:
-    with pytest.raises(StartupError, match="LCM takes at most 50 steps"):
+    with pytest.raises(StartupError, match="LCM cannot sample this model"):
         load(model_folder("sd"), demand=replace(DEMAND, max_steps=51), scheduler="LCM")
 
 
@@ -207,6 +221,84 @@ def test_a_sick_device_is_told_from_a_full_one(model_folder: Callable[[str], Pat
     )
     with pytest.raises(EngineBrokenError):
         make(engine, ["a fox"], [1])
+
+
+PHASES = {
+    "text_encoder": OomPhase.ENCODE,
+    "denoiser": OomPhase.DENOISE,
+    "vae.decoder": OomPhase.DECODE,
+}
+
+
+@pytest.mark.parametrize("part", PHASES)
+def test_memory_may_run_out_anywhere_and_the_next_picture_is_right(
+    engine: DiffusersEngine, part: str
+) -> None:
+    pipeline = engine._pipeline
+    before = make(engine, ["a fox", "a door"], [1, 2])
+    victim = denoiser_of(pipeline) if part == "denoiser" else attrgetter(part)(pipeline)
+    undo = out_of_memory_in(victim, at_call=2 if part == "denoiser" else 1)
+
+    with pytest.raises(DeviceMemoryError) as caught:
+        make(engine, ["a fox", "a door"], [3, 4])
+
+    undo()
+    assert caught.value.phase == PHASES[part]
+    assert np.array_equal(make(engine, ["a fox", "a door"], [1, 2]), before)
+
+
+def test_a_decoder_that_was_cast_for_a_picture_is_cast_back_when_memory_runs_out(
+    model_folder: Callable[[str], Path],
+) -> None:
+    engine: DiffusersEngine = load(model_folder("sdxl"), precision="Float16")
+    before = make(engine, ["a fox"], [1])
+    vae = engine._pipeline.vae
+    casts = []
+    undo_watch = vae.decoder.register_forward_pre_hook(lambda *_: casts.append(vae.dtype))
+    undo = out_of_memory_in(vae.decoder)
+
+    with pytest.raises(DeviceMemoryError):
+        make(engine, ["a fox"], [2])
+
+    undo()
+    undo_watch.remove()
+    assert casts == [torch.float32]  # SDXL's decoder overflows in half precision
+    assert np.array_equal(make(engine, ["a fox"], [1]), before)
+
+
+def test_a_pipeline_in_training_mode_is_put_into_evaluation_mode() -> None:
+    pipeline = build_tiny("sd3", seed=1)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.train()
+    settings = DiffusersSettings(Path("built"), precision="Float32")
+    engine = DiffusersEngine(
+        pipeline,
+        settings=settings,
+        preset=PRESETS["standard"],
+        scheduler="FlowMatchEulerDiscrete",
+        schedulers=FLOW_MATCHING,
+        device=torch.device("cpu"),
+    )
+
+    first = make(engine, ["a fox"], [1])
+
+    assert np.array_equal(make(engine, ["a fox"], [1]), first)
+
+
+def test_a_clock_ends_a_stage_where_the_next_one_begins() -> None:
+    times = iter([0.0, 2.0, 3.0, 5.0, 6.0, 10.0])
+    clock = StageClock(lambda: next(times))
+    clock.enter(OomPhase.DENOISE)
+    clock.step_ended()
+    clock.enter(OomPhase.DENOISE)
+    clock.step_ended()
+    clock.enter(OomPhase.DECODE)
+
+    stages, steps = clock.finish()
+
+    assert stages == {"encode": 2.0, "denoise": 4.0, "decode": 4.0}
+    assert steps == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from imagegen.contract import StartupFailureCode
-from imagegen.engines.diffusers.schedulers import FLOW_MATCHING, check_scheduler
 from imagegen.engines.digest import folder_digest
 from imagegen.engines.folder import check_folder, list_files
 from imagegen.errors import StartupError
@@ -174,11 +173,3 @@ def test_an_unsupported_pipeline_is_refused_with_the_supported_ones(
 ) -> None:
     change_index(copy, _class_name=name)
     assert "supported: FluxPipeline" in refusal(copy)
-
-
-def test_a_sampler_that_does_not_fit_is_refused_with_those_that_do() -> None:
-    with pytest.raises(StartupError, match="usable: FlowMatchEulerDiscrete") as caught:
-        check_scheduler("DDIM", "FlowMatchEulerDiscreteScheduler")
-    assert caught.value.code == StartupFailureCode.MODEL_INVALID
-    with pytest.raises(StartupError, match="usable: DDIM"):
-        check_scheduler(FLOW_MATCHING[0], "DDIMScheduler")

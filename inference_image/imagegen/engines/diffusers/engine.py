@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import diffusers
 import numpy as np
@@ -16,14 +15,20 @@ import transformers
 
 from imagegen.contract import OomPhase
 from imagegen.engines.base import Batch, Engine, Generated, Images, StageClock
-from imagegen.engines.diffusers.schedulers import build_scheduler, usable_schedulers
+from imagegen.engines.diffusers.schedulers import SchedulerFactory
 from imagegen.engines.diffusers.tokens import sequence_length, token_counter
+from imagegen.engines.diffusers.tuning import attention_context, denoiser_of
+from imagegen.engines.presets import Preset
+from imagegen.engines.settings import DiffusersSettings
 from imagegen.errors import DeviceMemoryError, EngineBrokenError, GenerationCancelledError
 
 __all__ = ["DiffusersEngine", "first_line", "is_out_of_memory"]
 
-_LEAST_MULTIPLE = 8  # SD and SDXL ask for it whatever the VAE's factor is
-_UNBOUNDED_SIDE = 1 << 16
+_LEAST_MULTIPLE: Final = 8  # SD and SDXL ask for it whatever the VAE's factor is
+_UNBOUNDED_SIDE: Final = 1 << 16
+_DECODED_TOGETHER: Final = 1 << 20
+"""Pixels; a batch with more in all is decoded picture by picture unless told otherwise: the device
+is busy with one, and decoding needs the most memory of all stages."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -37,105 +42,163 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class DiffusersEngine(Engine):
-    """A text-to-image pipeline of diffusers.
+    """A pipeline of diffusers.
 
     Parameters
     ----------
     pipeline
-        A loaded pipeline, on its device, in evaluation mode.
-    precision
-        Name of the weights' number format, told in the description.
+        A loaded pipeline, with its options applied.
+    settings
+        Those options, to be told in the description, and those that act on single calls.
+    preset
+        The kind of model, for its limits.
+    scheduler
+        Name of the default sampler.
+    schedulers
+        Names of all that a request may choose.
+    device
+        Where it computes; weights that are moved there on demand may be elsewhere.
     """
 
-    def __init__(self, pipeline: Any, *, precision: str) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        settings: DiffusersSettings,
+        preset: Preset,
+        scheduler: str,
+        schedulers: tuple[str, ...],
+        device: torch.device,
+    ) -> None:
         self._pipeline = pipeline
-        self._precision = precision
+        self._settings = settings
+        self._preset = preset
+        self._default_scheduler = scheduler
+        self._device = device
         self._clock: StageClock | None = None
-        self._device = torch.device(pipeline.device)
-        self._scheduler_config = dict(pipeline.scheduler.config)
-        self._default_scheduler = type(pipeline.scheduler).__name__.removesuffix("Scheduler")
-        self.schedulers = usable_schedulers(f"{self._default_scheduler}Scheduler")
-        self.can_tile = hasattr(pipeline.vae, "use_tiling")
+        self._build_scheduler = SchedulerFactory(
+            pipeline.scheduler.config, trailing=preset.name in {"turbo", "schnell"}
+        ).build
+        self._attention = attention_context(settings.attention)
+        self._vae_dtype = pipeline.vae.dtype
         self._sequence_length = sequence_length(pipeline)
+        self.schedulers = schedulers
+        self.can_tile = settings.vae_tiling != "off"
+        self.max_steps, self.guidance_range = preset.max_steps, preset.guidance_range
         self.max_prompt_tokens, self._counter = token_counter(pipeline)
-        self.device = "cpu" if self._device.type == "cpu" else f"cuda:{self._device.index or 0}"
-        self._is_flux = type(pipeline).__name__ == "FluxPipeline"
-        self.takes_negative_prompt = not self._is_flux
+        self.device = "cpu" if device.type == "cpu" else f"cuda:{device.index or 0}"
+        self._learn_sizes()
+        self._prepare()
+
+    def _learn_sizes(self) -> None:
+        pipeline = self._pipeline
+        is_flux = type(pipeline).__name__ == "FluxPipeline"
+        self.takes_negative_prompt = not is_flux
         factor = int(pipeline.vae_scale_factor)
-        patch = int(getattr(pipeline, "patch_size", 2 if self._is_flux else 1))
+        patch = int(getattr(pipeline, "patch_size", 2 if is_flux else 1))
         self.size_multiple = math.lcm(_LEAST_MULTIPLE, factor * patch)
-        denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
-        positions = denoiser.config.get("pos_embed_max_size")
+        positions = denoiser_of(pipeline).config.get("pos_embed_max_size")
         self.max_side = positions * patch * factor if positions else _UNBOUNDED_SIDE
+
+    def _prepare(self) -> None:
+        for part in self._pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.eval().requires_grad_(requires_grad=False)
+        denoiser, decoder = denoiser_of(self._pipeline), self._pipeline.vae.decoder
         denoiser.register_forward_pre_hook(lambda *_: self._enter(OomPhase.DENOISE))
-        pipeline.vae.decoder.register_forward_pre_hook(lambda *_: self._enter(OomPhase.DECODE))
-        pipeline.set_progress_bar_config(disable=True)
+        decoder.register_forward_pre_hook(lambda *_: self._enter(OomPhase.DECODE))
+        self._pipeline.set_progress_bar_config(disable=True)
 
     def generate(self, batch: Batch, *, should_stop: Callable[[], bool]) -> Generated:
         """Make the pictures of a batch; see the interface."""
-        clock = StageClock(self._now)
+        clock = self._new_clock()
         self._clock = clock
         try:
             images = self._call(batch, clock, should_stop)
+            return Generated(images, *clock.finish())
+        except GenerationCancelledError:
+            self._reset()
+            raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 if isinstance(error, torch.AcceleratorError):
                     raise EngineBrokenError(first_line(error)) from error
+                self._reset()
                 raise
-        else:
-            clock.finish()
-            return Generated(images, clock.stages, clock.steps)
         finally:
             self._clock = None
         # Only here are the exception and the frames whose tensors it kept alive gone.
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._free_memory()
         raise DeviceMemoryError(clock.stage)
 
-    def _call(self, batch: Batch, clock: StageClock, should_stop: Callable[[], bool]) -> Images:
-        settings = batch.settings
+    def _free_memory(self) -> None:
+        try:
+            self._reset()
+            gc.collect()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        except torch.AcceleratorError as error:
+            raise EngineBrokenError(first_line(error)) from error
 
-        def step_ended(_pipe: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+    def _reset(self) -> None:
+        """Undo what a call that did not come to its end has left behind."""
+        # Forgets what step caches remember, and moves offloaded weights back.
+        self._pipeline.maybe_free_model_hooks()
+        # SDXL decodes in single precision, and casts the decoder back only afterwards.
+        if self._pipeline.vae.dtype != self._vae_dtype:
+            self._pipeline.vae.to(dtype=self._vae_dtype)
+
+    def _call(self, batch: Batch, clock: StageClock, should_stop: Callable[[], bool]) -> Images:
+        def step_ended(*event: Any) -> Any:
             clock.step_ended()
             if should_stop():
                 raise GenerationCancelledError("given up at a step boundary")
-            return state
+            return event[-1]
 
-        arguments: dict[str, Any] = {
+        name = batch.settings.scheduler or self._default_scheduler
+        if name not in self.schedulers:
+            raise ValueError(f"scheduler {name} is not one of {', '.join(self.schedulers)}")
+        self._pipeline.scheduler = self._build_scheduler(name)
+        arguments = {
+            **self._arguments(batch),
+            **self._callback(step_ended),
             "prompt": list(batch.prompts),
-            "width": settings.width,
-            "height": settings.height,
-            "num_inference_steps": settings.steps,
-            "guidance_scale": settings.guidance_scale,
+            "num_inference_steps": batch.settings.steps,
+            "guidance_scale": batch.settings.guidance_scale,
             # Fresh ones for every attempt: a generator that a failed attempt drew from is spent.
             "generator": [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds],
             "output_type": "np",
-            "callback_on_step_end": step_ended,
         }
         if batch.negative_prompts[0] is not None and self.takes_negative_prompt:
             arguments["negative_prompt"] = list(batch.negative_prompts)
-        if self._sequence_length is not None:
-            arguments["max_sequence_length"] = self._sequence_length
-        self._pipeline.scheduler = self._scheduler(settings.scheduler or self._default_scheduler)
-        with torch.inference_mode(), self._tiling(wanted=settings.tiled_decoding):
+        with torch.inference_mode(), self._attention(), self._decoding(batch):
             return np.asarray(self._pipeline(**arguments).images, dtype=np.float32)
 
-    def _scheduler(self, name: str) -> Any:
-        """Build a sampler anew: one that an aborted call used remembers where it was."""
-        if name not in self.schedulers:
-            raise ValueError(f"scheduler {name} is not one of {', '.join(self.schedulers)}")
-        return build_scheduler(name, self._scheduler_config)
+    def _arguments(self, batch: Batch) -> dict[str, Any]:
+        """Give the arguments that only this kind of pipeline takes."""
+        arguments: dict[str, Any] = {
+            "width": batch.settings.width,
+            "height": batch.settings.height,
+        }
+        if self._sequence_length is not None:
+            arguments["max_sequence_length"] = self._sequence_length
+        return arguments
+
+    def _callback(self, step_ended: Callable[..., Any]) -> dict[str, Any]:
+        """Give the argument that has a function called after every step."""
+        return {"callback_on_step_end": step_ended}
 
     @contextlib.contextmanager
-    def _tiling(self, *, wanted: bool) -> Iterator[None]:
-        vae = self._pipeline.vae
-        before = vae.use_tiling
-        vae.use_tiling = wanted or before
+    def _decoding(self, batch: Batch) -> Iterator[None]:
+        """Set how this batch is decoded."""
+        vae, settings, options = self._pipeline.vae, batch.settings, self._settings
+        large = len(batch) * settings.width * settings.height > _DECODED_TOGETHER
+        vae.use_slicing = options.vae_slicing == "on" or (options.vae_slicing == "auto" and large)
+        vae.use_tiling = self.can_tile and (options.vae_tiling == "on" or settings.tiled_decoding)
         try:
             yield
         finally:
-            vae.use_tiling = before
+            vae.use_tiling = False
 
     def count_tokens(self, prompt: str) -> int:
         """Count the tokens of a prompt, those that mark its begin and end included."""
@@ -144,10 +207,20 @@ class DiffusersEngine(Engine):
     def describe(self) -> dict[str, str]:
         """Describe what pictures depend on."""
         gpu = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "none"
+        options = self._settings
         return {
             "pipeline": type(self._pipeline).__name__,
-            "dtype": self._precision,
+            "preset": self._preset.name,
+            "digest": options.digest or "not pinned",
+            "dtype": options.precision,
             "scheduler": self._default_scheduler,
+            "attention": options.attention,
+            "compile": options.compile,
+            "cache": str(options.cache or "none"),
+            "vae_tiling": options.vae_tiling,
+            "vae_slicing": options.vae_slicing,
+            "offload": options.offload,
+            "deterministic": str(options.deterministic).lower(),
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
@@ -172,10 +245,19 @@ class DiffusersEngine(Engine):
         if self._clock is not None:
             self._clock.enter(stage)
 
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+    def _new_clock(self) -> StageClock:
+        return StageClock() if self._device.type == "cpu" else StageClock(_event, _event_seconds)
+
+
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def _event_seconds(first: torch.cuda.Event, second: torch.cuda.Event) -> float:
+    second.synchronize()
+    return float(first.elapsed_time(second)) / 1000
 
 
 def first_line(error: BaseException) -> str:

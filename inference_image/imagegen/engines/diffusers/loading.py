@@ -9,21 +9,23 @@ import torch
 import transformers
 
 from imagegen.contract import StartupFailureCode
+from imagegen.engines.diffusers import tuning
+from imagegen.engines.diffusers.determinism import make_deterministic
 from imagegen.engines.diffusers.engine import DiffusersEngine, first_line, is_out_of_memory
-from imagegen.engines.diffusers.schedulers import build_scheduler, check_scheduler
+from imagegen.engines.diffusers.schedulers import check_scheduler, usable_schedulers
 from imagegen.engines.folder import ModelFolder
+from imagegen.engines.presets import check_demand, preset_for
 from imagegen.engines.settings import Demand, DiffusersSettings
 from imagegen.engines.threads import cpu_threads
 from imagegen.errors import StartupError
 
-__all__ = ["DTYPES", "load_diffusers"]
+__all__ = ["load_diffusers"]
 
-DTYPES = {
+_DTYPES = {
     "BFloat16": torch.bfloat16,
     "Float16": torch.float16,
     "Float32": torch.float32,
 }
-"""Values of ``--precision``."""
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
@@ -35,7 +37,7 @@ def load_diffusers(
     demand: Demand,
     cls: type[DiffusersEngine] = DiffusersEngine,
 ) -> DiffusersEngine:
-    """Load a checked folder on the best device and put the wanted sampler in.
+    """Load a checked folder on the best device, with the options that were declared.
 
     Parameters
     ----------
@@ -54,31 +56,42 @@ def load_diffusers(
         With code ``ModelInvalid`` when the folder cannot be loaded, or the settings or the demand
         do not fit it; ``CudaOOM`` or ``HostOOM`` when memory ran out.
     """
-    scheduler = settings.scheduler or folder.scheduler_class.removesuffix("Scheduler")
-    check_scheduler(scheduler, folder.scheduler_class)
+    if settings.deterministic:
+        make_deterministic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    tuning.check_options(settings, demand, pipeline_class=folder.pipeline_class, device=device)
+    preset = preset_for(folder, settings.preset)
+    check_demand(preset, demand)
+    usable = usable_schedulers(folder, preset, max_steps=preset.most_steps(demand))
+    scheduler = settings.scheduler or folder.scheduler_class.removesuffix("Scheduler")
+    check_scheduler(scheduler, usable, folder.scheduler_class)
     torch.set_num_threads(cpu_threads())
-    pipeline = _load_pipeline(folder, settings.precision, device)
-    pipeline.scheduler = build_scheduler(scheduler, pipeline.scheduler.config)
-    most = pipeline.scheduler.config.get("original_inference_steps")
-    if most is not None and demand.max_steps > most:
-        raise StartupError(
-            StartupFailureCode.MODEL_INVALID,
-            f"scheduler {scheduler} takes at most {most} steps, but --max-steps is "
-            f"{demand.max_steps}",
-        )
-    return cls(pipeline, precision=settings.precision)
+    pipeline = _load_pipeline(folder, settings, device)
+    return cls(
+        pipeline,
+        settings=settings,
+        preset=preset,
+        scheduler=scheduler,
+        schedulers=usable,
+        device=torch.device(device),
+    )
 
 
-def _load_pipeline(folder: ModelFolder, precision: str, device: str) -> Any:
+def _load_pipeline(folder: ModelFolder, settings: DiffusersSettings, device: str) -> Any:
     try:
-        return diffusers.DiffusionPipeline.from_pretrained(
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
             folder.path,
-            dtype=DTYPES[precision],
+            dtype=_DTYPES[settings.precision],
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-        ).to(device)
+        )
+        tuning.apply_attention(pipeline, settings.attention)
+        if settings.compile == "regional":
+            tuning.compile_blocks(pipeline)
+        if settings.cache is not None:
+            tuning.apply_cache(pipeline, settings.cache)
+        return tuning.apply_offload(pipeline, settings.offload, device)
     except Exception as error:
         if is_out_of_memory(error):
             code = StartupFailureCode.HOST_OOM if device == "cpu" else StartupFailureCode.CUDA_OOM

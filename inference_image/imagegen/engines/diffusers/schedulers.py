@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import diffusers
 
 from imagegen.contract import StartupFailureCode
+from imagegen.engines.folder import ModelFolder
+from imagegen.engines.presets import Preset
 from imagegen.errors import StartupError
 
 __all__ = [
     "FLOW_MATCHING",
     "NOISE_PREDICTING",
-    "build_scheduler",
+    "SchedulerFactory",
     "check_scheduler",
     "usable_schedulers",
 ]
 
-NOISE_PREDICTING = (
+NOISE_PREDICTING: Final = (
     "DDIM",
     "DPMSolverMultistep",
     "EulerAncestralDiscrete",
@@ -29,27 +31,43 @@ NOISE_PREDICTING = (
 )
 """Samplers of models trained on a noise schedule of betas (SD 1.x/2.x, SDXL)."""
 
-FLOW_MATCHING = ("FlowMatchEulerDiscrete",)
+FLOW_MATCHING: Final = ("FlowMatchEulerDiscrete", "UniPCMultistep")
 """Samplers of models trained by flow matching (SD3, Flux)."""
 
-_OVERRIDES: dict[str, dict[str, object]] = {
-    # Its Runge-Kutta start needs more steps than are asked for, and latent models leave it out.
-    "PNDM": {"skip_prk_steps": True},
+_CANNOT_PREDICT: Final = {
+    "EulerAncestralDiscrete": {"sample"},
+    "PNDM": {"sample"},
 }
+_LCM_STEPS: Final = 50
 
 
-def usable_schedulers(own_scheduler: str) -> tuple[str, ...]:
+def usable_schedulers(folder: ModelFolder, preset: Preset, *, max_steps: int) -> tuple[str, ...]:
     """Name the samplers that can replace a model's own one.
 
     Parameters
     ----------
-    own_scheduler
-        Class name of the scheduler in the model's ``model_index.json``.
+    folder
+        The model.
+    preset
+        Its kind; a distilled model may need its own sampler.
+    max_steps
+        The most steps a request may ask for; a sampler must be able to take them.
     """
-    return FLOW_MATCHING if own_scheduler.startswith("FlowMatch") else NOISE_PREDICTING
+    if preset.schedulers is not None:
+        return preset.schedulers
+    own = folder.configs.get("scheduler", {})
+    if folder.scheduler_class.startswith("FlowMatch"):
+        return FLOW_MATCHING
+    predicts = own.get("prediction_type", "epsilon")
+    unfit = {name for name, kinds in _CANNOT_PREDICT.items() if predicts in kinds}
+    if own.get("rescale_betas_zero_snr"):
+        unfit.add("PNDM")  # has no such setting, and would begin from the wrong noise
+    if max_steps > own.get("original_inference_steps", _LCM_STEPS):
+        unfit.add("LCM")
+    return tuple(name for name in NOISE_PREDICTING if name not in unfit)
 
 
-def check_scheduler(wanted: str, own_scheduler: str) -> None:
+def check_scheduler(wanted: str, usable: tuple[str, ...], own_scheduler: str) -> None:
     """Refuse a sampler that the model cannot be sampled with.
 
     Diffusers itself builds the scheduler from the foreign configuration and then makes noise.
@@ -59,24 +77,49 @@ def check_scheduler(wanted: str, own_scheduler: str) -> None:
     StartupError
         With code ``ModelInvalid`` and the samplers that are usable.
     """
-    usable = usable_schedulers(own_scheduler)
     if wanted not in usable:
         raise StartupError(
             StartupFailureCode.MODEL_INVALID,
-            f"scheduler {wanted} cannot sample this model, whose own one is {own_scheduler}; "
-            f"usable: {', '.join(usable)}",
+            f"scheduler {wanted} cannot sample this model, whose own one is {own_scheduler}, with "
+            f"the declared --max-steps; usable: {', '.join(usable)}",
         )
 
 
-def build_scheduler(name: str, own_config: Mapping[str, Any]) -> Any:
-    """Build a sampler from the configuration of the model's own one.
+class SchedulerFactory:
+    """Builds samplers anew for every call: one that an aborted call used remembers where it was.
 
     Parameters
     ----------
-    name
-        Class name without the suffix ``Scheduler``.
     own_config
-        The configuration to take over; what a sampler needs beside it is added.
+        Configuration of the model's own scheduler.
+    trailing
+        Whether the last timestep of training must be the first one of sampling, as distilled
+        models were trained.
     """
-    scheduler_class = getattr(diffusers, f"{name}Scheduler")
-    return scheduler_class.from_config(own_config, **_OVERRIDES.get(name, {}))
+
+    def __init__(self, own_config: Mapping[str, Any], *, trailing: bool) -> None:
+        self._own = dict(own_config)
+        self._trailing = trailing
+
+    def build(self, name: str) -> Any:
+        """Build the sampler of a class name without the suffix ``Scheduler``."""
+        scheduler_class = getattr(diffusers, f"{name}Scheduler")
+        return scheduler_class.from_config(self._own, **self._overrides(name))
+
+    def _overrides(self, name: str) -> dict[str, Any]:
+        """Give what a sampler needs beside what it finds in the configuration."""
+        own_class = str(self._own.get("_class_name", ""))
+        if own_class.startswith("FlowMatch"):
+            if name == "UniPCMultistep":
+                return {
+                    "prediction_type": "flow_prediction",
+                    "use_flow_sigmas": True,
+                    "flow_shift": self._own.get("shift", 1.0),
+                    "use_dynamic_shifting": self._own.get("use_dynamic_shifting", False),
+                }
+            return {}
+        # PNDM's Runge-Kutta start needs more steps than are asked for; latent models leave it out.
+        overrides: dict[str, Any] = {"skip_prk_steps": True} if name == "PNDM" else {}
+        if self._trailing and name != "LCM":
+            overrides["timestep_spacing"] = "trailing"
+        return overrides
