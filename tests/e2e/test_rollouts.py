@@ -13,6 +13,7 @@ from tests.e2e.service import (
     EVERY_GATE,
     LATENCY,
     MEMORY,
+    PATIENT,
     SLOW_STEPS,
     SLOWER_STEPS,
     VS_STABLE,
@@ -83,7 +84,7 @@ def test_a_candidate_slower_than_stable_is_rolled_back_by_comparison(service: Se
     before = service.stable()
     attempt = service.next_attempt()
 
-    service.declare(steps=SLOWER_STEPS, gates=[LATENCY, ERRORS, VS_STABLE])
+    service.declare(steps=SLOWER_STEPS, gates=[PATIENT, ERRORS, VS_STABLE])
     record = service.until_ended(attempt)
 
     assert (record["outcome"], record["reason"]) == ("RolledBack", "GateFailed")

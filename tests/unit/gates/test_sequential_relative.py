@@ -73,9 +73,8 @@ def traffic(ratio: float, n: int, *, seed: int = 7, spread: float = 0.3) -> Stra
 def test_with_one_class_the_score_is_the_textbook_one(
     n_c: int, n_s: int, difference: float, variance: float
 ) -> None:
-    # given one class with known moments
-    squares = variance * (n_c + n_s - 2)
-    strata: Strata = [(n_c, 2.0 + difference, squares / 3, n_s, 2.0, squares * 2 / 3)]
+    # given one class with known moments, and arms of the same spread
+    strata: Strata = [(n_c, 2.0 + difference, variance * (n_c - 1), n_s, 2.0, variance * (n_s - 1))]
     information = 1 / (variance * (1 / n_c + 1 / n_s))
     planned = information * 300 / n_c
 
@@ -136,6 +135,16 @@ def test_a_class_with_a_small_spread_counts_for_more() -> None:
     estimate = latency(strata).estimate
     assert estimate is not None
     assert estimate > math.exp(0.15)
+
+
+def test_a_candidate_that_spreads_more_is_judged_by_its_own_spread() -> None:
+    # given a candidate that is as fast on average, and spreads three times as much
+    alike: Strata = [(100.0, 2.0, 100 * 0.3**2, 400.0, 2.0, 400 * 0.3**2)]
+    wide: Strata = [(100.0, 2.0, 100 * 0.9**2, 400.0, 2.0, 400 * 0.3**2)]
+
+    # then its mean is known as Welch's formula says, and so is that of arms that are alike
+    assert log_information(alike) == pytest.approx(1 / (0.3**2 / 100 + 0.3**2 / 400), rel=0.05)
+    assert log_information(wide) == pytest.approx(1 / (0.9**2 / 100 + 0.3**2 / 400), rel=0.05)
 
 
 def test_classes_of_one_arm_only_count_for_nothing() -> None:
@@ -298,7 +307,7 @@ def test_a_mean_is_judged_by_the_spread_of_its_logarithm() -> None:
     judgement = mean_limit(100, 2.0, 0.6, limit=2.5, n_max=300, alpha=ALPHA)
     reach = Z * math.sqrt(300 / 100) * 0.3 / math.sqrt(100)
     assert judgement.low == pytest.approx(2.0 * math.exp(-reach))
-    assert judgement.high == pytest.approx(2.0 * math.exp(reach))
+    assert judgement.high == pytest.approx(2.0 * math.exp(reach * (1 + 2 * 0.3 / 10)))
     assert judgement.verdict is Verdict.PASS
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from scipy.special import fdtrc
+
 from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
 from modelrollout.gates.sequential.stopping_line import (
     FEWEST_REQUESTS,
@@ -21,9 +23,16 @@ Stratum = tuple[float, float, float, float, float, float]
 """``(n_c, mean_c, ss_c, n_s, mean_s, ss_s)``: requests, mean log time and sum of the squared
 deviations from it, of the candidate and of stable, for one class of requests."""
 
+_LEAST_SPREAD: Final = 0.01
+"""An arm that hardly spreads, beside one that does, is not known to be more steady than that."""
+
 _POOLED_WEIGHT: Final = 10
 """Degrees of freedom with which the variance over all classes stands beside that of one class.
 Without it, classes of a few requests that happen to lie close together would weigh too much."""
+
+_CHANCE: Final = 0.05
+"""Probability that arms of equal spread are taken to differ in it, at a look. Below it both arms
+tell of one variance: that is more precise, as the candidate has few requests of its own."""
 
 _LARGEST_LOG: Final = 1e6
 """No time has a logarithm beyond it."""
@@ -45,8 +54,10 @@ def log_latency(
     is estimated by the difference of mean logs, and the classes are weighted by their information
     ``I_g = 1 / (v_g (1 / n_cg + 1 / n_sg))``. The variance ``v_g`` is that of the class, drawn
     towards the one pooled over classes: classes differ in spread, and small ones know little of
-    theirs. That the weights are estimates, too, widens the variance of the mean (Meier, Biometrics
-    1953). The verdict is by one stopping line (`stopping_line`), against two margins.
+    theirs. Where the arms differ in spread by more than chance makes them, the variance of a mean
+    is that of its own arm (Welch). That the weights are estimates, too, widens the variance of the
+    weighted mean (Meier, Biometrics 1953). The verdict is by one stopping line (`stopping_line`),
+    against two margins.
 
     Parameters
     ----------
@@ -166,10 +177,39 @@ def _pool(strata: Iterable[Stratum]) -> list[_Contrast] | str:
     if freedom <= 0:
         return []
     pooled = max(LEAST_VARIANCE, squares / freedom)
-    contrasts = []
-    for n_c, mean_c, ss_c, n_s, mean_s, ss_s in shared:
-        own = n_c + n_s - 2 + _POOLED_WEIGHT
-        variance = max(LEAST_VARIANCE, (ss_c + ss_s + _POOLED_WEIGHT * pooled) / own)
-        weight = 1 / (variance * (1 / n_c + 1 / n_s))
-        contrasts.append(_Contrast(int(n_c), mean_c - mean_s, weight, own))
-    return contrasts
+    variances = [
+        max(
+            LEAST_VARIANCE,
+            (ss_c + ss_s + _POOLED_WEIGHT * pooled) / (n_c + n_s - 2 + _POOLED_WEIGHT),
+        )
+        for n_c, _, ss_c, n_s, _, ss_s in shared
+    ]
+    spread_c, spread_s = _spreads(shared, variances)
+    return [
+        _Contrast(
+            candidates=int(n_c),
+            difference=mean_c - mean_s,
+            weight=1 / (variance * (spread_c / n_c + spread_s / n_s)),
+            freedom=n_c + n_s - 2 + _POOLED_WEIGHT,
+        )
+        for (n_c, mean_c, _, n_s, mean_s, _), variance in zip(shared, variances, strict=True)
+    ]
+
+
+def _spreads(strata: list[Stratum], variances: list[float]) -> tuple[float, float]:
+    """Return the variances of candidate and stable as multiples of those of their classes."""
+    freedom_c = sum(n_c - 1 for n_c, *_ in strata)
+    freedom_s = sum(stratum[3] - 1 for stratum in strata)
+    if min(freedom_c, freedom_s) < 1:
+        return 1.0, 1.0
+    spread_c, spread_s = (
+        max(
+            _LEAST_SPREAD,
+            sum(stratum[at] / v for stratum, v in zip(strata, variances, strict=True)) / freedom,
+        )
+        for at, freedom in ((2, freedom_c), (5, freedom_s))
+    )
+    beyond = float(fdtrc(freedom_c, freedom_s, spread_c / spread_s))
+    if min(beyond, 1 - beyond) > _CHANCE / 2:
+        return 1.0, 1.0
+    return spread_c, spread_s

@@ -70,7 +70,7 @@ def mean_limit(
     information = n / (_relative_variance(mean, deviation) * design_effect)
     planned = information * max(n_max, FEWEST_REQUESTS) / n
     return judge_course(
-        Course(int(n), math.log(mean), information, planned),
+        Course(int(n), math.log(mean), information, planned, _skew(n, mean, deviation)),
         fail_above=limit,
         pass_below=limit,
         alpha_fail=alpha_fail,
@@ -134,13 +134,33 @@ def mean_ratio(  # noqa: PLR0917 - two arms of three numbers, as in the tuple of
     information = 1 / (variance * design_effect)
     planned = information * max(n_max, FEWEST_REQUESTS) / n_c
     return judge_course(
-        Course(int(n_c), math.log(mean_c) - math.log(mean_s), information, planned),
+        Course(
+            int(n_c),
+            math.log(mean_c) - math.log(mean_s),
+            information,
+            planned,
+            _skew(n_c, mean_c, deviation_c),
+        ),
         fail_above=margin_fail,
         pass_below=margin_pass,
         alpha_fail=alpha_fail,
         alpha_pass=alpha,
         subject="ratio of means",
     )
+
+
+def _skew(n: float, mean: float, deviation: float) -> float:
+    """Return by what part the upper bound of a mean has to reach further.
+
+    Of few right-skewed amounts the large ones are missing, and mean and deviation are too small
+    together. The first term of Edgeworth's expansion for a log-normal amount is in proportion to
+    the relative deviation and falls with the root of `n`; its factor is what kept the error at the
+    nominal one in simulation, for log-deviations of 0.1 to 0.55.
+    """
+    return _SKEW * min(deviation / mean, 1.0) / math.sqrt(n)
+
+
+_SKEW = 2.0
 
 
 def _relative_variance(mean: float, deviation: float) -> float:

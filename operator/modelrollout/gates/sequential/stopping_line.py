@@ -48,6 +48,9 @@ class Course:
     planned: float
     """Information at the end of the plan, at least that after `FEWEST_REQUESTS` requests."""
 
+    skew: float = 0.0
+    """By what part the interval reaches further upwards, because what is estimated is skewed."""
+
 
 def judge_course(
     course: Course,
@@ -79,7 +82,7 @@ def judge_course(
         Its estimate, bounds and limit are on the scale of the margins, not on that of logarithms.
     """
     low = course.log_estimate - _reach(course, alpha_fail)
-    high = course.log_estimate + _reach(course, alpha_pass)
+    high = course.log_estimate + _reach(course, alpha_pass) * (1 + course.skew)
     shown = f"{subject} {_exp(course.log_estimate):.4g} over {course.n} requests"
     between = f"{shown}, between {_exp(low):.4g} and {_exp(high):.4g}"
     needed: int | None = None
@@ -123,7 +126,7 @@ def _needed(course: Course, pass_below: float, alpha: float) -> int | None:
     gap = _log(pass_below) - course.log_estimate
     if gap <= 0:
         return None
-    information = _quantile(alpha) * math.sqrt(course.planned) / gap
+    information = _quantile(alpha) * math.sqrt(course.planned) * (1 + course.skew) / gap
     if information >= course.planned:
         return None
     passing = math.floor(course.n * information / course.information) + 1
