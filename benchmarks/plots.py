@@ -74,7 +74,8 @@ def draw(tables: Path, images: Path, formats: Sequence[str] = _FORMATS) -> list[
 def _operating_curves(tables: Path) -> Figure:
     curves = read("share_curves", tables)
     figure = Figure(figsize=(8.6, 3.6), layout="constrained")
-    for axes, verdict in zip(figure.subplots(1, 2, sharey=True), ("passes", "fails"), strict=True):
+    both = figure.subplots(1, 2, sharey=True)
+    for axes, verdict in zip(both, ("passes", "fails"), strict=True):
         for most, colour in zip(shares.HORIZONS, _RAMP, strict=True):
             rows = curves.where(n_max=most)
             axes.plot(_numbers(rows, "share"), _numbers(rows, verdict), color=colour, label=most)
@@ -84,7 +85,7 @@ def _operating_curves(tables: Path) -> Figure:
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         _probability(axes, f"probability that the gate {verdict}")
         axes.set_xlim(0, 0.16)
-    axes.legend(title="requests at most", loc="center right")
+    both[0].legend(title="requests at most", loc="center right")
     return figure
 
 
@@ -129,7 +130,8 @@ def _requests_to_pass(tables: Path) -> Figure:
             label=f"at most {n_max}",
         )
         axes.axhline(n_max, color=colour, linewidth=1, linestyle="--")
-        axes.text(25, n_max + 4, f"rules that wait for all {n_max}", color=colour, ha="right")
+        axes.text(26, n_max + 4, f"other rules: {n_max}", color=colour)
+    axes.set_xlim(-1, 33)
     axes.set_ylim(0, 330)
     axes.set_xlabel("true slowdown, %")
     axes.set_ylabel("median candidate requests until Pass")

@@ -21,6 +21,7 @@ __all__ = [
     "Outcome",
     "RankJudge",
     "quantile_ratio",
+    "sorted_quantile",
 ]
 
 Floats = NDArray[np.float64]
@@ -169,4 +170,14 @@ def quantile_ratio(candidate: Floats, stable: Floats, quantile: float) -> float:
     """Return the ratio of a quantile of both arms; NaN when an arm has no requests."""
     if candidate.size == 0 or stable.size == 0:
         return math.nan
-    return float(np.quantile(candidate, quantile) / np.quantile(stable, quantile))
+    return sorted_quantile(sorted(candidate.tolist()), quantile) / sorted_quantile(
+        sorted(stable.tolist()), quantile
+    )
+
+
+def sorted_quantile(values: list[float], quantile: float) -> float:
+    """Return a quantile of ascending values, with linear interpolation."""
+    place = quantile * (len(values) - 1)
+    below = int(place)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (place - below) * (values[above] - values[below])

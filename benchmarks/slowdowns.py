@@ -10,7 +10,14 @@ from typing import Final
 import numpy as np
 
 from benchmarks.courses import Course, End, Margins, courses, judge
-from benchmarks.rivals import AnalysisRun, FlaggerLoop, Outcome, RankJudge, quantile_ratio
+from benchmarks.rivals import (
+    AnalysisRun,
+    FlaggerLoop,
+    Outcome,
+    RankJudge,
+    quantile_ratio,
+    sorted_quantile,
+)
 from benchmarks.study import Scale, Study, chunks, percent, seeded
 from benchmarks.tables import Table, View, markdown
 from benchmarks.traffic import STUDIO, generate
@@ -21,7 +28,7 @@ __all__ = ["HORIZONS", "RULES", "SLOWDOWNS", "STUDY", "simulate"]
 SLOWDOWNS: Final = (1.0, 1.08, 1.10, 1.15, 1.25, 1.5, 2.0)
 HORIZONS: Final = (60, 150, 300)
 SHARE: Final = 0.20
-_RUNS: Final = 4000
+_RUNS: Final = 3000
 _CHUNK: Final = 100
 _WINDOWS: Final = 10
 _SLOWER: Final = 1.20
@@ -48,7 +55,7 @@ def _quantile_each_look(course: Course, n_max: int) -> End:
         for value in course.stable[n_s:now_s].tolist():
             insort(stable, value)
         n_c, n_s = now_c, now_s
-        if _sorted_quantile(candidate) > _SLOWER * _sorted_quantile(stable):
+        if sorted_quantile(candidate, 0.95) > _SLOWER * sorted_quantile(stable, 0.95):
             return End(Verdict.FAIL, n_c)
     return End(Verdict.PASS, n_c)
 
@@ -166,13 +173,6 @@ def _stable_beside(course: Course, n_c: int) -> int:
     """Return how many of stable's requests were answered when the candidate had so many."""
     look = min(int(np.searchsorted(course.looks[:, 0], n_c)), len(course.looks) - 1)
     return int(course.looks[look, 1])
-
-
-def _sorted_quantile(values: list[float]) -> float:
-    place = 0.95 * (len(values) - 1)
-    below = int(place)
-    above = min(below + 1, len(values) - 1)
-    return values[below] + (place - below) * (values[above] - values[below])
 
 
 def _view_rules(table: Table) -> str:
