@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imagegen.engines.base import Engine
 from imagegen.engines.folder import check_folder
-from imagegen.engines.settings import Demand, EngineSettings
+from imagegen.engines.settings import Demand, EngineSettings, SyntheticSettings
 
 __all__ = ["load_engine"]
 
@@ -17,6 +17,10 @@ def load_engine(settings: EngineSettings, demand: Demand) -> Engine:
     StartupError
         If the model is unsafe or incomplete, does not fit the demand, or memory ran out.
     """
+    if isinstance(settings, SyntheticSettings):
+        from imagegen.engines.synthetic.engine import SyntheticEngine  # noqa: PLC0415
+
+        return SyntheticEngine(settings.rates)
     folder = check_folder(settings.model, digest=settings.digest)
     from imagegen.engines.diffusers.loading import load_diffusers  # noqa: PLC0415 - seconds
 

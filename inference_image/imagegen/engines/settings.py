@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CHOICES", "Demand", "DiffusersSettings", "EngineSettings", "StepCache"]
+from imagegen.engines.synthetic.rates import SyntheticRates
+
+__all__ = [
+    "CHOICES",
+    "Demand",
+    "DiffusersSettings",
+    "EngineSettings",
+    "StepCache",
+    "SyntheticSettings",
+]
 
 CHOICES: Final = {
     "precision": ("BFloat16", "Float16", "Float32"),
@@ -102,4 +111,11 @@ class DiffusersSettings:
     deterministic: bool = False
 
 
-EngineSettings = DiffusersSettings
+@dataclass(frozen=True)
+class SyntheticSettings:
+    """The engine without a model."""
+
+    rates: SyntheticRates = field(default_factory=SyntheticRates)
+
+
+EngineSettings = DiffusersSettings | SyntheticSettings

@@ -230,6 +230,7 @@ def moody_server(model_folder: Callable[[str], Path]) -> MoodyServer:
         trouble = trouble or Trouble()
 
         def loader(settings: ServeSettings) -> Engine:
+            assert isinstance(settings.engine, DiffusersSettings)
             engine = load(settings.engine.model, MoodyEngine)
             engine.trouble = trouble
             return engine  # type: ignore[no-any-return]

@@ -25,6 +25,7 @@ from imagegen.cli import main
 from imagegen.contract import Arm
 from imagegen.engines.base import Batch, Engine, Images, StageClock
 from imagegen.engines.diffusers.engine import DiffusersEngine
+from imagegen.engines.settings import DiffusersSettings
 from imagegen.probe import runner
 from imagegen.probe.client import ProbeClient
 from imagegen.probe.metrics import ProbeMetrics
@@ -56,6 +57,7 @@ class ShakyEngine(DiffusersEngine):
 @pytest.fixture(scope="module")
 def shaky(model_folder: Callable[[str], Path]) -> Iterator[Running]:
     def loader(settings: ServeSettings) -> Engine:
+        assert isinstance(settings.engine, DiffusersSettings)
         return load(settings.engine.model, ShakyEngine)  # type: ignore[no-any-return]
 
     with running(settings_for(model_folder("sd"), queue_capacity=64), loader) as one:
