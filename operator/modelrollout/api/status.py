@@ -116,6 +116,7 @@ class CounterBaseline(ApiModel):
         Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = []  # noqa: RUF012 - pydantic copies defaults
     out_of_memory: Annotated[int, Field(ge=0)] = 0
+    refused: Annotated[int, Field(ge=0)] = 0
     log_moments: Annotated[
         list[ClassMoments],
         Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),

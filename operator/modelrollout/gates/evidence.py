@@ -40,6 +40,13 @@ class ProbeTotals:
     stable_missed: int = 0
     """Turns of the load phase that stable was spared, because one of its requests was open."""
 
+    candidate_served: int = 0
+    """Requests of the load phase that the candidate answered."""
+
+    candidate_missed: int = 0
+    """Turns of the load phase that the candidate was not asked in, because too many of its
+    requests were open."""
+
     @property
     def missed_share(self) -> float:
         """Part of the load that stable was spared, from 0 to 1."""
@@ -71,6 +78,9 @@ class Comparison:
 
     stable: Totals
     """What happened at stable since then; the sum over the pods that are compared with."""
+
+    stable_pods: int = 1
+    """Pods of stable that are summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,9 @@ class Evidence:
 
     comparison_problem: str = ""
     """Why there is no comparison, where that is known."""
+
+    stable_silent: bool = False
+    """Whether a stable is known of which nothing is at this look: its counters are missing."""
 
     design_effects: Mapping[str, float] = field(default_factory=dict)
     """How many times less a request says than an independent one would (`gates.blocks`), by what

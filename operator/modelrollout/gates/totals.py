@@ -20,7 +20,7 @@ LARGEST_COUNT: Final = 2**53
 _LARGEST_AMOUNT: Final = 1e60
 """Sums beyond it are no seconds; products of numbers below it are finite."""
 
-_COUNTS: Final = ("succeeded", "failed", "images", "measured", "timed", "out_of_memory")
+_COUNTS: Final = ("succeeded", "failed", "images", "measured", "timed", "out_of_memory", "refused")
 _AMOUNTS: Final = ("gpu_seconds", "gpu_seconds_squares", "busy_seconds")
 
 
@@ -91,6 +91,9 @@ class Totals:
     peak_memory_share: float | None = None
     """Largest share of the device's memory that the server ever reserved, from 0 to 1; None where
     it reports no device memory. No counter: a difference of totals has the later one's."""
+
+    refused: int = 0
+    """Requests refused because too many were waiting (`busy`)."""
 
     @classmethod
     def over(cls, pods: Sequence[Totals]) -> Totals:
@@ -206,6 +209,7 @@ class Totals:
                 if edge in self.within
             ],
             out_of_memory=self.out_of_memory,
+            refused=self.refused,
             log_moments=[
                 ClassMoments(
                     request_class=name,
@@ -239,6 +243,7 @@ class Totals:
             timed=baseline.timed,
             within={item.edge_milliseconds: item.count for item in baseline.within},
             out_of_memory=baseline.out_of_memory,
+            refused=baseline.refused,
             log_moments={
                 item.request_class: LogMoments(item.count, float(item.total), float(item.squares))
                 for item in baseline.log_moments
