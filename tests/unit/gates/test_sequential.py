@@ -37,6 +37,30 @@ def test_it_passes_at_the_published_number_of_requests(p0: float, passing: list[
         assert judged(slow, n - 1, p0) is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(("p0", "wilks"), [(0.10, 29), (0.05, 59), (0.01, 299)])
+def test_the_interval_alone_would_pass_at_the_number_of_wilks(p0: float, wilks: int) -> None:
+    """A single look may; looking often, as here, has its price."""
+
+    def upper(n: int) -> float:
+        bound = proportion(0, n, p0, alpha_pass=ALPHA, alpha_fail=ALPHA).high
+        assert bound is not None
+        return bound
+
+    assert upper(wilks) <= p0 < upper(wilks - 1)
+    assert judged(0, wilks, p0) is Verdict.INCONCLUSIVE
+
+
+@given(k=st.integers(0, 60), n=st.integers(1, 300), effect=st.floats(1, 20))
+def test_bursts_count_against_fail_only(k: int, n: int, effect: float) -> None:
+    def verdict(design_effect: float) -> Verdict:
+        return proportion(
+            min(k, n), n, 0.05, alpha_pass=ALPHA, alpha_fail=ALPHA, design_effect=design_effect
+        ).verdict
+
+    plain, burst = verdict(1.0), verdict(effect)
+    assert burst is plain or (plain, burst) == (Verdict.FAIL, Verdict.INCONCLUSIVE)
+
+
 @pytest.mark.parametrize(("slow", "n"), [(6, 20), (10, 60), (16, 120), (30, 300), (51, 600)])
 def test_it_fails_at_the_published_number_of_slow_requests(slow: int, n: int) -> None:
     assert judged(slow, n) is Verdict.FAIL

@@ -2,7 +2,7 @@
 
 Each is a pure function of the evidence so far. Its error probabilities hold for the whole course
 of an attempt, however often and whenever it is asked, so a verdict may be acted on the moment it
-appears. None of them raises: what cannot be judged is Invalid.
+appears. No number makes them raise: what cannot be judged is Invalid.
 """
 
 from modelrollout.gates.sequential.events import rate_upper_bound, two_arm_counts

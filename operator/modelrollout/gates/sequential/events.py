@@ -30,7 +30,8 @@ def two_arm_counts(
     When both arms have the same rate, an event is the candidate's with the probability of its
     share of the exposure, whatever the rate does in time. So the candidate's events among all are
     a sequential test of a coin (Lindon and Malek, NeurIPS 2022): `proportion` with the share that
-    `max_ratio` times stable's rate would give.
+    `max_ratio` times stable's rate would give. That share has to stay the same: when it changes
+    together with the rate, more events than its due may fall to one arm.
 
     Parameters
     ----------
@@ -123,11 +124,11 @@ def rate_upper_bound(k: float, exposure: float, *, alpha: float) -> float:
         Events per unit of exposure; infinite without exposure, not a number when an argument is
         out of its range.
     """
-    if not (is_count(k) and exposure >= 0 and 0 < alpha < 1):
+    if not (is_number(k, exposure, alpha) and is_count(k) and exposure >= 0 and is_level(alpha)):
         return math.nan
     if exposure == 0:
         return math.inf
-    return float(gammaincinv(k + 1, 1 - alpha)) / exposure
+    return float(gammaincinv(k + 1, 1 - alpha)) / float(exposure)
 
 
 def _odds(share: float) -> float:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from scipy.special import fdtrc
-
 from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
 from modelrollout.gates.sequential.stopping_line import (
     FEWEST_REQUESTS,
@@ -23,16 +21,12 @@ Stratum = tuple[float, float, float, float, float, float]
 """``(n_c, mean_c, ss_c, n_s, mean_s, ss_s)``: requests, mean log time and sum of the squared
 deviations from it, of the candidate and of stable, for one class of requests."""
 
-_LEAST_SPREAD: Final = 0.01
-"""An arm that hardly spreads, beside one that does, is not known to be more steady than that."""
-
 _POOLED_WEIGHT: Final = 10
 """Degrees of freedom with which the variance over all classes stands beside that of one class.
 Without it, classes of a few requests that happen to lie close together would weigh too much."""
 
-_CHANCE: Final = 0.05
-"""Probability that arms of equal spread are taken to differ in it, at a look. Below it both arms
-tell of one variance: that is more precise, as the candidate has few requests of its own."""
+_EQUAL_WEIGHT: Final = 10
+"""Degrees of freedom with which equal spreads of the arms stand beside what each arm shows."""
 
 _LARGEST_LOG: Final = 1e6
 """No time has a logarithm beyond it."""
@@ -54,8 +48,8 @@ def log_latency(
     is estimated by the difference of mean logs, and the classes are weighted by their information
     ``I_g = 1 / (v_g (1 / n_cg + 1 / n_sg))``. The variance ``v_g`` is that of the class, drawn
     towards the one pooled over classes: classes differ in spread, and small ones know little of
-    theirs. Where the arms differ in spread by more than chance makes them, the variance of a mean
-    is that of its own arm (Welch). That the weights are estimates, too, widens the variance of the
+    theirs. The arms may differ in spread (Welch): each has a variance of its own, drawn towards
+    equal ones. That the weights are estimates, too, widens the variance of the
     weighted mean (Meier, Biometrics 1953). The verdict is by one stopping line (`stopping_line`),
     against two margins.
 
@@ -83,7 +77,7 @@ def log_latency(
     -------
     Judgement
         `n` counts the candidate's requests; estimate, bounds and limit are ratios of times.
-        Inconclusive below 30 requests of the candidate, Invalid when there is nothing to compare
+        Inconclusive below 30 requests of either arm, Invalid when there is nothing to compare
         or a number is not what it is said to be.
     """
     alpha_fail = alpha if alpha_fail is None else alpha_fail
@@ -99,9 +93,13 @@ def log_latency(
     if isinstance(found, str):
         return invalid("NotAMeasurement", found, margin_fail)
     if not found:
-        return invalid("NoRequests", "no class of requests was served by both arms", margin_fail)
+        return invalid(
+            "NoRequests",
+            "no class was served often enough by both arms to know its spread",
+            margin_fail,
+        )
     information = _information(found) / design_effect
-    n = sum(item.candidates for item in found)
+    n, at_stable = sum(item.candidates for item in found), sum(item.stables for item in found)
     if not (is_number(information_max) and information_max > 0):
         return invalid(
             "HorizonOutOfRange",
@@ -111,7 +109,13 @@ def log_latency(
     weights = sum(item.weight for item in found)
     estimate = sum(item.weight * item.difference for item in found) / weights
     return judge_course(
-        Course(n, estimate, information, max(information_max, information * FEWEST_REQUESTS / n)),
+        Course(
+            n,
+            estimate,
+            information,
+            max(information_max, information * FEWEST_REQUESTS / n),
+            n_stable=at_stable,
+        ),
         fail_above=margin_fail,
         pass_below=margin_pass,
         alpha_fail=alpha_fail,
@@ -144,6 +148,7 @@ class _Contrast:
     """What one class says."""
 
     candidates: int
+    stables: int
     difference: float
     weight: float
     """Inverse variance of the difference, as far as its own variance is known."""
@@ -188,6 +193,7 @@ def _pool(strata: Iterable[Stratum]) -> list[_Contrast] | str:
     return [
         _Contrast(
             candidates=int(n_c),
+            stables=int(n_s),
             difference=mean_c - mean_s,
             weight=1 / (variance * (spread_c / n_c + spread_s / n_s)),
             freedom=n_c + n_s - 2 + _POOLED_WEIGHT,
@@ -198,18 +204,9 @@ def _pool(strata: Iterable[Stratum]) -> list[_Contrast] | str:
 
 def _spreads(strata: list[Stratum], variances: list[float]) -> tuple[float, float]:
     """Return the variances of candidate and stable as multiples of those of their classes."""
-    freedom_c = sum(n_c - 1 for n_c, *_ in strata)
-    freedom_s = sum(stratum[3] - 1 for stratum in strata)
-    if min(freedom_c, freedom_s) < 1:
-        return 1.0, 1.0
     spread_c, spread_s = (
-        max(
-            _LEAST_SPREAD,
-            sum(stratum[at] / v for stratum, v in zip(strata, variances, strict=True)) / freedom,
-        )
-        for at, freedom in ((2, freedom_c), (5, freedom_s))
+        (_EQUAL_WEIGHT + sum(stratum[at] / v for stratum, v in zip(strata, variances, strict=True)))
+        / (_EQUAL_WEIGHT + sum(stratum[at - 2] - 1 for stratum in strata))
+        for at in (2, 5)
     )
-    beyond = float(fdtrc(freedom_c, freedom_s, spread_c / spread_s))
-    if min(beyond, 1 - beyond) > _CHANCE / 2:
-        return 1.0, 1.0
     return spread_c, spread_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
 from modelrollout.gates.sequential.stopping_line import (
@@ -15,6 +16,10 @@ from modelrollout.gates.totals import is_count
 from modelrollout.gates.verdict import Verdict
 
 __all__ = ["mean_limit", "mean_ratio"]
+
+_SKEW: Final = 2.0
+_LARGEST_RELATIVE: Final = 1e100
+"""Its square is still a number."""
 
 
 def mean_limit(
@@ -112,7 +117,8 @@ def mean_ratio(  # noqa: PLR0917 - two arms of three numbers, as in the tuple of
     Returns
     -------
     Judgement
-        `n` counts the candidate's amounts; estimate, bounds and limit are ratios.
+        `n` counts the candidate's amounts; estimate, bounds and limit are ratios. Inconclusive
+        below 30 amounts of either arm.
     """
     alpha_fail = alpha if alpha_fail is None else alpha_fail
     levels = is_level(alpha, alpha_fail) and is_number(margin_fail, margin_pass, design_effect)
@@ -139,7 +145,9 @@ def mean_ratio(  # noqa: PLR0917 - two arms of three numbers, as in the tuple of
             math.log(mean_c) - math.log(mean_s),
             information,
             planned,
-            _skew(n_c, mean_c, deviation_c),
+            skew=_skew(n_c, mean_c, deviation_c),
+            skew_stable=_skew(n_s, mean_s, deviation_s),
+            n_stable=int(n_s),
         ),
         fail_above=margin_fail,
         pass_below=margin_pass,
@@ -160,17 +168,10 @@ def _skew(n: float, mean: float, deviation: float) -> float:
     return _SKEW * min(deviation / mean, 1.0) / math.sqrt(n)
 
 
-_SKEW = 2.0
-
-
 def _relative_variance(mean: float, deviation: float) -> float:
     """Return the variance of the log of one amount, to first order."""
     relative = min(deviation / mean, _LARGEST_RELATIVE)
     return max(LEAST_VARIANCE, relative**2)
-
-
-_LARGEST_RELATIVE = 1e100
-"""Its square is still a number."""
 
 
 def _problem(n: float, mean: float, deviation: float) -> str:

@@ -50,7 +50,10 @@ def proportion(
         Largest probability of ever failing when the share is `p0` or less.
     design_effect
         How many times greater the variance of the share is than for independent requests, at
-        least 1: so many requests count as one (the effective sample size of Kish).
+        least 1: against Fail, so many requests count as one (the effective sample size of Kish).
+        It does not count for Pass: bad requests that come together show that bursts exist, but
+        none of them may ever make a verdict better, and a burst that has not come yet shows
+        nothing.
 
     Returns
     -------
@@ -66,12 +69,12 @@ def proportion(
         return invalid("NotACount", f"{k} of {n} is not a count", p0)
     k, n = int(k), int(n)
     bad, all_ = k / design_effect, n / design_effect
-    passing = _passing_n(bad, p0, alpha_pass)
-    needed = None if passing is None else max(0, math.ceil(passing * design_effect) - n)
+    passing = _passing_n(k, p0, alpha_pass)
+    needed = None if passing is None else max(0, passing - n)
     if n == 0:
         return invalid("NoRequests", "there are no requests yet", p0, needed=needed)
     low = float(betaincinv(bad, all_ - bad + 1, alpha_fail)) if k else 0.0
-    high = float(betaincinv(bad + 1, all_ - bad, 1 - alpha_pass)) if k < n else 1.0
+    high = float(betaincinv(k + 1, n - k, 1 - alpha_pass)) if k < n else 1.0
     counts = f"{k} of {n}, limit {100 * p0:.3g} %"
     if _log_e_fail(bad, all_, p0) >= -math.log(alpha_fail):
         verdict, reason, needed = Verdict.FAIL, "LimitExceeded", None
@@ -114,14 +117,13 @@ def _log(value: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _passing_n(k: float, p0: float, alpha: float) -> int | None:
+def _passing_n(k: int, p0: float, alpha: float) -> int | None:
     """Return the fewest requests at which `k` bad ones pass.
 
     Every further good request adds to the evidence, so the first such number is found by halving.
     """
     threshold = -math.log(alpha)
-    low = math.ceil(k)
-    high = max(2 * low, 16)
+    low, high = k, max(2 * k, 16)
     while _log_e_pass(k, high, p0) < threshold:
         low, high = high, 2 * high
         if high > LARGEST_COUNT:

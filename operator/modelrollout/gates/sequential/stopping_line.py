@@ -27,7 +27,7 @@ from modelrollout.gates.verdict import Verdict
 __all__ = ["FEWEST_REQUESTS", "LEAST_VARIANCE", "Course", "judge_course"]
 
 FEWEST_REQUESTS: Final = 30
-"""Requests of the candidate below which its score is not taken to be normal."""
+"""Requests of an arm below which a score is not taken to be normal, and spreads not as known."""
 
 LEAST_VARIANCE: Final = 1e-6
 """Of a log time: times closer than a thousandth are equal as far as one can measure, and requests
@@ -49,7 +49,24 @@ class Course:
     """Information at the end of the plan, at least that after `FEWEST_REQUESTS` requests."""
 
     skew: float = 0.0
-    """By what part the interval reaches further upwards, because what is estimated is skewed."""
+    """By what part the interval reaches further upwards, because the amounts are skewed."""
+
+    skew_stable: float = 0.0
+    """By what part it reaches further downwards, because stable's are."""
+
+    n_stable: int | None = None
+    """Requests of stable; None when there is no comparison."""
+
+    @property
+    def missing(self) -> int:
+        """Requests of the candidate without which it is not judged."""
+        return max(0, FEWEST_REQUESTS - self.n)
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are requests enough, of both arms where both are compared."""
+        enough_at_stable = self.n_stable is None or self.n_stable >= FEWEST_REQUESTS
+        return not self.missing and enough_at_stable
 
 
 def judge_course(
@@ -81,15 +98,16 @@ def judge_course(
     Judgement
         Its estimate, bounds and limit are on the scale of the margins, not on that of logarithms.
     """
-    low = course.log_estimate - _reach(course, alpha_fail)
+    low = course.log_estimate - _reach(course, alpha_fail) * (1 + course.skew_stable)
     high = course.log_estimate + _reach(course, alpha_pass) * (1 + course.skew)
     shown = f"{subject} {_exp(course.log_estimate):.4g} over {course.n} requests"
     between = f"{shown}, between {_exp(low):.4g} and {_exp(high):.4g}"
     needed: int | None = None
-    if course.n < FEWEST_REQUESTS:
+    if not course.judged:
         verdict, reason = Verdict.INCONCLUSIVE, "MoreRequestsNeeded"
         needed = _needed(course, pass_below, alpha_pass)
-        message = f"{shown}: not judged below {FEWEST_REQUESTS} requests"
+        arms = "" if course.n_stable is None else f" and {course.n_stable} at stable"
+        message = f"{shown}{arms}: not judged below {FEWEST_REQUESTS}"
     elif low > _log(fail_above):
         verdict, reason = Verdict.FAIL, "LimitExceeded"
         message = f"{between}: above {fail_above:.4g}"
