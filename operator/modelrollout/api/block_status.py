@@ -18,7 +18,7 @@ class DispersionStatus(ApiModel):
     """Sums over finished blocks."""
 
     key: _Key
-    """What varies: `latency:1700`, `errors` or `log_seconds`."""
+    """What varies: `latency:1700`, `errors`, `cost` or `log_seconds`."""
 
     blocks: Annotated[int, Field(ge=0)]
     weight: _Number
@@ -27,10 +27,11 @@ class DispersionStatus(ApiModel):
 
 
 class BlockEnd(ApiModel):
-    """Counts at the end of the latest finished block, since the warm-up ended."""
+    """Sums at the end of the latest finished block, since the warm-up ended."""
 
     key: _Key
-    bad: Annotated[int, Field(ge=0)]
+    total: _Number
+    weight: _Number
     requests: Annotated[int, Field(ge=0)]
 
 
@@ -49,11 +50,11 @@ class BlocksStatus(ApiModel):
 
     dispersions: Annotated[
         list[DispersionStatus],
-        Field(max_length=18, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        Field(max_length=19, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = []  # noqa: RUF012 - pydantic copies defaults
     ends: Annotated[
         list[BlockEnd],
-        Field(max_length=17, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        Field(max_length=18, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = []  # noqa: RUF012 - pydantic copies defaults
     classes: Annotated[
         list[ClassSums],

@@ -17,14 +17,16 @@ from scipy.special import chdtri
 from modelrollout.api.block_status import BlockEnd, BlocksStatus, ClassSums, DispersionStatus
 from modelrollout.gates.evidence import Comparison
 from modelrollout.gates.moments import LogMoments
+from modelrollout.gates.sequential.stopping_line import LEAST_VARIANCE
 from modelrollout.gates.totals import Totals
 
-__all__ = ["BLOCK_REQUESTS", "ERRORS", "LOG_SECONDS", "Blocks", "Dispersion", "latency_key"]
+__all__ = ["BLOCK_REQUESTS", "COST", "ERRORS", "LOG_SECONDS", "Blocks", "Dispersion", "latency_key"]
 
 BLOCK_REQUESTS: Final = 10
 """Requests of the candidate in a block: longer than most bursts, and still 30 in 300 requests."""
 
 ERRORS: Final = "errors"
+COST: Final = "cost"
 LOG_SECONDS: Final = "log_seconds"
 """Keys of `design_effects`, beside those of `latency_key`."""
 
@@ -89,12 +91,25 @@ class Dispersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """What has been measured since the warm-up ended."""
+
+    total: float = 0.0
+    """Bad requests, or busy GPU-seconds."""
+
+    weight: float = 0.0
+    """What the total is divided by: requests, or delivered images."""
+
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Blocks:
     """The finished blocks of an attempt, and where the running ones began."""
 
     dispersions: Mapping[str, Dispersion] = field(default_factory=dict)
-    ends: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Bad requests and all requests at the end of the latest block, by key."""
+    ends: Mapping[str, Sums] = field(default_factory=dict)
+    """What had been measured at the end of the latest block, by key."""
 
     classes: Mapping[str, tuple[LogMoments, LogMoments]] = field(default_factory=dict)
     """Log moments (without squares) of candidate and stable at the end of the latest block."""
@@ -112,38 +127,38 @@ class Blocks:
             Limits of latency gates, in milliseconds.
         """
         dispersions, ends = dict(self.dispersions), dict(self.ends)
-        for key, (bad, requests) in _shares(measured, edges).items():
-            bad_before, before = ends.get(key, (0, 0))
-            if requests - before >= BLOCK_REQUESTS and bad >= bad_before:
+        for key, now in _sums(measured, edges).items():
+            before = ends.get(key, Sums())
+            if now.requests - before.requests >= BLOCK_REQUESTS and now.total >= before.total:
                 known = dispersions.get(key, Dispersion())
-                dispersions[key] = known.add(requests - before, bad - bad_before)
-                ends[key] = (bad, requests)
+                dispersions[key] = known.add(now.weight - before.weight, now.total - before.total)
+                ends[key] = now
         if comparison is None:
             dispersions.pop(LOG_SECONDS, None)
             return Blocks(dispersions, ends)
-        now = {
-            name: (_sums(moments), _sums(comparison.stable.log_moments[name]))
+        classes = {
+            name: (_kept(moments), _kept(comparison.stable.log_moments[name]))
             for name, moments in comparison.candidate.log_moments.items()
             if name in comparison.stable.log_moments
         }
-        if _began_anew(self.classes, now):
+        if _began_anew(self.classes, classes):
             dispersions.pop(LOG_SECONDS, None)
-            return Blocks(dispersions, ends, now)
-        if _requests(now) - _requests(self.classes) < BLOCK_REQUESTS:
+            return Blocks(dispersions, ends, classes)
+        if _requests(classes) - _requests(self.classes) < BLOCK_REQUESTS:
             return Blocks(dispersions, ends, self.classes)
         known = dispersions.get(LOG_SECONDS, Dispersion())
-        dispersions[LOG_SECONDS] = known.add(*_contrast(self.classes, now))
-        return Blocks(dispersions, ends, now)
+        dispersions[LOG_SECONDS] = known.add(*_contrast(self.classes, classes))
+        return Blocks(dispersions, ends, classes)
 
     def design_effects(
         self, measured: Totals, comparison: Comparison | None, edges: Iterable[int]
     ) -> dict[str, float]:
         """Return the design effect of each gate's evidence, by key."""
         effects = {}
-        for key, (bad, requests) in _shares(measured, edges).items():
-            share = bad / requests if requests else 0.0
-            dispersion = self.dispersions.get(key, Dispersion())
-            effects[key] = dispersion.design_effect(share * (1 - share))
+        for key, sums in _sums(measured, edges).items():
+            share = sums.total / sums.weight if sums.weight else 0.0
+            variance = _image_variance(measured) if key == COST else share * (1 - share)
+            effects[key] = self.dispersions.get(key, Dispersion()).design_effect(variance)
         if comparison is not None:
             dispersion = self.dispersions.get(LOG_SECONDS, Dispersion())
             effects[LOG_SECONDS] = dispersion.design_effect(_variance(comparison))
@@ -163,8 +178,13 @@ class Blocks:
                 for key, item in sorted(self.dispersions.items())
             ],
             ends=[
-                BlockEnd(key=key, bad=bad, requests=requests)
-                for key, (bad, requests) in sorted(self.ends.items())
+                BlockEnd(
+                    key=key,
+                    total=repr(sums.total),
+                    weight=repr(sums.weight),
+                    requests=sums.requests,
+                )
+                for key, sums in sorted(self.ends.items())
             ],
             classes=[
                 ClassSums(
@@ -194,7 +214,10 @@ class Blocks:
                 )
                 for item in status.dispersions
             },
-            ends={item.key: (item.bad, item.requests) for item in status.ends},
+            ends={
+                item.key: Sums(float(item.total), float(item.weight), item.requests)
+                for item in status.ends
+            },
             classes={
                 item.request_class: (
                     LogMoments(item.candidate_count, float(item.candidate_total)),
@@ -205,18 +228,35 @@ class Blocks:
         )
 
 
-def _shares(measured: Totals, edges: Iterable[int]) -> dict[str, tuple[int, int]]:
-    """Return bad requests and all requests, by key, as the gates count them."""
-    shares = {ERRORS: (measured.failed, measured.succeeded + measured.failed)}
+def _sums(measured: Totals, edges: Iterable[int]) -> dict[str, Sums]:
+    """Return what is measured by key, as the gates count it."""
+    requests = measured.succeeded + measured.failed
+    sums = {
+        ERRORS: Sums(measured.failed, requests, requests),
+        COST: Sums(measured.busy_seconds, measured.images, requests),
+    }
     for edge in edges:
         within = measured.within.get(edge)
         if within is not None:
-            requests = measured.timed + measured.failed
-            shares[latency_key(edge)] = (requests - within, requests)
-    return shares
+            timed = measured.timed + measured.failed
+            sums[latency_key(edge)] = Sums(timed - within, timed, timed)
+    return sums
 
 
-def _sums(moments: LogMoments) -> LogMoments:
+def _image_variance(measured: Totals) -> float:
+    """Return the variance of busy seconds per image that the spread of single requests explains.
+
+    What it does not explain (images per request, attempts that failed) shows between blocks.
+    """
+    n, total = measured.measured, measured.gpu_seconds
+    if not n or not measured.images:
+        return 0.0
+    mean = total / n
+    variance = max(measured.gpu_seconds_squares / n - mean**2, LEAST_VARIANCE * mean**2)
+    return variance * n / measured.images
+
+
+def _kept(moments: LogMoments) -> LogMoments:
     """Return what a difference of means takes; the squares need not be kept."""
     return LogMoments(moments.count, moments.total)
 

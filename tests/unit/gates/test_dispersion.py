@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelrollout.api.block_status import BlocksStatus
-from modelrollout.gates.blocks import ERRORS, LOG_SECONDS, Blocks, Dispersion, latency_key
+from modelrollout.gates.blocks import COST, ERRORS, LOG_SECONDS, Blocks, Dispersion, latency_key
 from modelrollout.gates.evidence import Comparison
 from modelrollout.gates.moments import LogMoments
 from modelrollout.gates.totals import Totals
@@ -65,13 +65,29 @@ def test_slow_requests_in_a_burst_count_as_fewer() -> None:
 
 
 def test_without_a_slow_request_there_is_nothing_to_correct() -> None:
-    assert shares([0] * 300)[1] == {SLOW: 1.0, ERRORS: 1.0}
+    assert shares([0] * 300)[1] == {SLOW: 1.0, ERRORS: 1.0, COST: 1.0}
 
 
 def test_failures_are_counted_apart() -> None:
     effects = shares([0] * 120, [1] * 12 + [0] * 108)[1]
     assert effects[ERRORS] > 3
     assert effects[SLOW] > 3
+
+
+@pytest.mark.parametrize(("images", "varies"), [((2, 2), False), ((1, 4), True)])
+def test_images_per_request_are_part_of_the_spread_of_cost(
+    images: tuple[int, int], *, varies: bool
+) -> None:
+    """A request that takes as long for one image as for four says nothing exact of one image."""
+    rng = np.random.default_rng(11)
+    blocks, measured, delivered = Blocks(), NOTHING, 0
+    for n in range(1, 301):
+        delivered += int(rng.choice(images))
+        measured = replace(counters(n, spread=0.0), images=delivered)
+        blocks = blocks.add(measured, None, [])
+    effect = blocks.design_effects(measured, None, [])[COST]
+    # Requests of equal times alone would make the cost as good as exact.
+    assert (effect > 1000) is varies
 
 
 def test_times_that_depend_on_the_one_before_count_as_fewer() -> None:
