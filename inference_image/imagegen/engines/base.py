@@ -201,6 +201,9 @@ class Engine(ABC):
     is_remote: bool = False
     """Whether pictures are made, and paid, elsewhere: one is enough to warm up."""
 
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Give back what the engine holds; called once, after the last call."""
+
     def example(self, prompt: str, count: int, settings: GenerationSettings) -> Batch:
         """Build a batch to warm up with."""
         sources: tuple[Picture, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imagegen.engines.base import Engine
 from imagegen.engines.folder import check_folder
-from imagegen.engines.settings import Demand, EngineSettings, SyntheticSettings
+from imagegen.engines.settings import Demand, EngineSettings, HostedSettings, SyntheticSettings
 
 __all__ = ["load_engine"]
 
@@ -21,6 +21,10 @@ def load_engine(settings: EngineSettings, demand: Demand) -> Engine:
         from imagegen.engines.synthetic.engine import SyntheticEngine  # noqa: PLC0415
 
         return SyntheticEngine(settings.rates)
+    if isinstance(settings, HostedSettings):
+        from imagegen.engines.hosted.engine import HostedEngine  # noqa: PLC0415
+
+        return HostedEngine(settings)
     folder = check_folder(settings.model, digest=settings.digest)
     from imagegen.engines.diffusers.loading import load_diffusers  # noqa: PLC0415 - seconds
 

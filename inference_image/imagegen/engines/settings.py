@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from imagegen.engines.hosted.settings import HostedSettings
 from imagegen.engines.synthetic.rates import SyntheticRates
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Demand",
     "DiffusersSettings",
     "EngineSettings",
+    "HostedSettings",
     "StepCache",
     "SyntheticSettings",
 ]
@@ -118,4 +120,4 @@ class SyntheticSettings:
     rates: SyntheticRates = field(default_factory=SyntheticRates)
 
 
-EngineSettings = DiffusersSettings | SyntheticSettings
+EngineSettings = DiffusersSettings | HostedSettings | SyntheticSettings

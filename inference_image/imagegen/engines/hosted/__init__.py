@@ -1,0 +1,1 @@
+"""An engine that has pictures made by an OpenAI-compatible images API elsewhere."""

@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagegen import contract
+from imagegen.contract import Outcome, StartupFailureCode
+from imagegen.engines.base import Batch, GenerationSettings, Images
+from imagegen.engines.hosted import upstream
+from imagegen.engines.hosted.engine import HostedEngine
+from imagegen.engines.hosted.settings import FIELDS, HostedSettings
+from imagegen.engines.settings import SyntheticSettings
+from imagegen.engines.synthetic.drawing import draw
+from imagegen.errors import GenerationCancelledError, RequestRefusedError, StartupError
+from tests.unit.imagegen.conftest import (
+    PATIENCE_SECONDS,
+    free_port,
+    running,
+    settings_for,
+)
+from tests.unit.imagegen.engines import levels, make, never
+from tests.unit.imagegen.scripted import Reply, Scripted, scripted
+
+SECRET = "sk-a-very-secret-key"  # noqa: S105
+SIDE = 32
+
+
+def image_file(side: int = SIDE, format_: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.arange(side * side * 3, dtype=np.uint32).reshape(side, side, 3) % 251
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, format=format_)
+    return buffer.getvalue()
+
+
+def good(file: bytes = image_file(), **more: Any) -> Reply:
+    entry = {"b64_json": base64.b64encode(file).decode()}
+    return Reply(200, json.dumps({"created": 0, "data": [entry]}).encode(), **more)
+
+
+def error(status: int, message: str = "no", **headers: str) -> Reply:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, json.dumps({"error": {"message": message}}).encode(), names)
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "key"
+    file.write_text(SECRET + "\n")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "_FIRST_WAIT_SECONDS", 0.01)
+
+
+@contextmanager
+def engine(url: str, **changes: Any) -> Iterator[HostedEngine]:
+    settings = HostedSettings(
+        base_url=url,
+        model="big-model",
+        allowed_hosts=("127.0.0.1",),
+        price_per_image=0.08,
+        price_per_hour=4.0,
+    )
+    one = HostedEngine(replace(settings, **changes))
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+PAID_SECONDS = 0.08 / 4.0 * 3600
+
+
+def one_picture(one: HostedEngine) -> Images:
+    return make(one, ["a fox"], [7], width=SIDE, height=SIDE)
+
+
+def refused(one: HostedEngine) -> RequestRefusedError:
+    with pytest.raises(RequestRefusedError) as caught:
+        one_picture(one)
+    return caught.value
+
+
+def test_pictures_of_a_real_server_come_through(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, engine=SyntheticSettings())
+    with (
+        running(settings) as behind,
+        engine(f"{behind.url}/v1", model="kites", fields=FIELDS) as one,
+    ):
+        assert one.takes_negative_prompt is True
+        images = make(one, ['"OPEN"', '"SHUT"'], [5, 9], width=64, height=32)
+
+    for index, (text, seed) in enumerate([("OPEN", 5), ("SHUT", 9)]):
+        drawn = draw(f'"{text}"', [text], seed=seed, width=64, height=32)
+        assert np.array_equal(levels(images[index]), levels(drawn))
+
+
+def test_a_server_in_front_counts_the_price_as_busy_time(tmp_path: Path) -> None:
+    behind_settings = settings_for(tmp_path, engine=SyntheticSettings())
+    with running(behind_settings) as behind:
+        hosted = HostedSettings(
+            base_url=f"{behind.url}/v1",
+            model="kites",
+            allowed_hosts=("127.0.0.1",),
+            fields=("response_format", "seed", "num_inference_steps"),
+            price_per_image=0.08,
+            price_per_hour=4.0,
+        )
+        front_settings = settings_for(
+            tmp_path, engine=hosted, port=free_port(), metrics_port=free_port()
+        )
+        with running(front_settings) as front:
+            answer = front.generate(n=3, seed=1)
+            same = behind.generate(n=3, seed=1)
+
+            assert answer.status_code == 200
+            pictures = [entry["b64_json"] for entry in answer.json()["data"]]
+            assert pictures == [entry["b64_json"] for entry in same.json()["data"]]
+            busy = front.value(contract.GPU_BUSY_SECONDS_TOTAL, device="hosted")
+            assert busy == pytest.approx(3 * PAID_SECONDS)
+
+
+def test_an_api_gets_the_fields_it_takes_and_no_others() -> None:
+    batch = Batch(("a fox",), (7,), GenerationSettings(SIDE, SIDE, 20, 5.0), ("grey",))
+    base = {"model": "big-model", "prompt": "a fox", "n": 1, "size": "32x32"}
+    with scripted(good()) as api:
+        for fields in ((), FIELDS):
+            with engine(api.url, fields=fields) as one:
+                one.generate(batch, should_stop=never)
+
+    assert api.seen[0].fields == base
+    assert api.seen[1].fields == {
+        **base,
+        "response_format": "b64_json",
+        "output_format": "png",
+        "negative_prompt": "grey",
+        "num_inference_steps": 20,
+        "guidance_scale": 5.0,
+        "seed": 7,
+    }
+    assert api.seen[0].path == "/v1/images/generations"
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+def test_common_formats_are_read(format_: str) -> None:
+    file = image_file(format_=format_)
+    with scripted(good(file)) as api, engine(api.url) as one:
+        images = one_picture(one)
+    expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+    assert np.array_equal(levels(images[0]), expected)
+
+
+def test_the_key_is_read_anew_for_every_call_and_shown_nowhere(
+    key_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with scripted(good(), good(), error(401, SECRET)) as api:
+        with engine(api.url, key_file=key_file) as one:
+            one_picture(one)
+            key_file.write_text("sk-rotated")
+            one_picture(one)
+            refusal = refused(one)
+            key_file.unlink()
+            gone = refused(one)
+
+        sent = [seen.headers.get("Authorization") for seen in api.seen]
+    assert sent == [f"Bearer {SECRET}", "Bearer sk-rotated", "Bearer sk-rotated"]
+    assert refusal.code == gone.code == "upstream_key"
+    shown = caplog.text + repr(one.describe()) + refusal.message + gone.message
+    assert SECRET not in shown
+    assert "sk-rotated" not in shown
+
+
+def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with scripted(good()) as api, engine(api.url) as one:
+        one_picture(one)
+    assert "Authorization" not in api.seen[0].headers
+
+
+@pytest.mark.parametrize(
+    "busy", [error(429), error(429, Retry_After="0"), error(503, Retry_After="0")]
+)
+def test_a_busy_api_is_asked_again(busy: Reply) -> None:
+    with scripted(busy, busy, good()) as api, engine(api.url) as one:
+        assert one_picture(one).shape == (1, SIDE, SIDE, 3)
+        assert one.busy_clock() == pytest.approx(PAID_SECONDS)
+    assert len(api.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("busy", "calls", "retry_after"),
+    [
+        (error(429), 3, 1),
+        (error(429, Retry_After="3600"), 1, 3600),
+        (error(429, Retry_After="soon"), 3, 1),
+    ],
+)
+def test_an_api_that_stays_busy_makes_us_busy(busy: Reply, calls: int, retry_after: int) -> None:
+    with scripted(busy) as api, engine(api.url) as one:
+        refusal = refused(one)
+        assert one.busy_clock() == 0
+    assert (refusal.outcome, refusal.status, refusal.code) == (Outcome.BUSY, 429, "upstream_busy")
+    assert refusal.retry_after == retry_after
+    assert len(api.seen) == calls
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "code", "words"),
+    [
+        (error(500, SECRET), Outcome.ERROR, "upstream_failed", "status 500"),
+        (error(502), Outcome.ERROR, "upstream_failed", "status 502"),
+        (error(503), Outcome.ERROR, "upstream_failed", "status 503"),
+        (error(401), Outcome.ERROR, "upstream_key", "does not accept the key"),
+        (error(404), Outcome.ERROR, "upstream_failed", "status 404"),
+        (error(302, Location="/elsewhere"), Outcome.ERROR, "upstream_redirect", "never followed"),
+        (
+            error(400, "no cats, please\n"),
+            Outcome.INVALID,
+            "upstream_refused",
+            "no cats, please\\n",
+        ),
+        (Reply(400, b"<html>"), Outcome.INVALID, "upstream_refused", "does not say why"),
+    ],
+)
+def test_what_an_api_refuses_is_asked_once_and_costs_nothing(
+    reply: Reply, outcome: Outcome, code: str, words: str
+) -> None:
+    with scripted(reply) as api, engine(api.url) as one:
+        refusal = refused(one)
+        assert one.busy_clock() == 0
+    assert (refusal.outcome, refusal.code) == (outcome, code)
+    assert refusal.status in contract.OUTCOME_CODES[outcome]
+    assert words in refusal.message
+    assert SECRET not in refusal.message
+    assert [seen.path for seen in api.seen] == ["/v1/images/generations"]
+
+
+def body(data: Any) -> Reply:
+    return Reply(200, json.dumps({"data": data}).encode())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"not json"),
+        Reply(200, b"[" * 100_000),
+        Reply(200, b"[]"),
+        body([]),
+        body([{}]),
+        body([{"url": "http://127.0.0.1/picture.png"}]),
+        body([{"b64_json": 7}]),
+        body([{"b64_json": "?"}]),
+        body([{"b64_json": base64.b64encode(b"GIF89a").decode()}]),
+        body([{"b64_json": base64.b64encode(image_file()[:200]).decode()}]),
+        body([{"b64_json": base64.b64encode(image_file()).decode()}] * 2),
+    ],
+)
+def test_an_answer_without_a_picture_is_an_error_that_was_paid(reply: Reply) -> None:
+    with scripted(reply) as api, engine(api.url) as one:
+        refusal = refused(one)
+        assert one.busy_clock() == pytest.approx(PAID_SECONDS)
+    assert (refusal.outcome, refusal.code) == (Outcome.ERROR, "upstream_garbage")
+    assert len(api.seen) == 1
+
+
+def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "_MOST_BODY_BYTES", 10_000)
+    with scripted(Reply(200, b" " * 1_000_000)) as api, engine(api.url) as one:
+        assert "far too large" in refused(one).message
+
+
+def test_a_picture_of_another_size_is_not_delivered() -> None:
+    with scripted(good(image_file(side=48))) as api, engine(api.url) as one:
+        refusal = refused(one)
+    assert refusal.code == "upstream_wrong_size"
+    assert "48x48 pixels instead of 32x32" in refusal.message
+
+
+def test_an_api_that_does_not_answer_in_time_may_have_to_be_paid() -> None:
+    go_on = threading.Event()
+    with (
+        scripted(good(before=lambda: go_on.wait(PATIENCE_SECONDS))) as api,
+        engine(api.url, timeout_seconds=0.1) as one,
+    ):
+        refusal = refused(one)
+        go_on.set()
+        assert one.busy_clock() == pytest.approx(PAID_SECONDS)
+    assert (refusal.outcome, refusal.status) == (Outcome.TIMEOUT, 504)
+    assert len(api.seen) == 1
+
+
+def test_a_trickling_answer_does_not_outlast_the_time_limit() -> None:
+    with (
+        scripted(good(headers={"Content-Length": "1000000"})) as api,
+        engine(api.url, timeout_seconds=0.2) as one,
+    ):
+        assert refused(one).code == "upstream_timeout"
+    assert len(api.seen) == 1
+
+
+def test_an_api_that_is_not_there_costs_nothing() -> None:
+    with engine(f"http://127.0.0.1:{free_port()}/v1") as one:
+        refusal = refused(one)
+        assert one.busy_clock() == 0
+    assert (refusal.outcome, refusal.code) == (Outcome.ERROR, "upstream_unreachable")
+
+
+def test_the_pictures_of_a_batch_are_made_at_the_same_time() -> None:
+    together = threading.Barrier(4, timeout=PATIENCE_SECONDS)
+    with scripted(good(before=together.wait)) as api, engine(api.url) as one:
+        images = make(one, ["a fox"] * 4, [1, 2, 3, 4], width=SIDE, height=SIDE)
+    assert images.shape == (4, SIDE, SIDE, 3)
+
+
+def test_a_picture_that_cannot_be_made_ends_its_batch() -> None:
+    with scripted(good(), error(400), good()) as api, engine(api.url) as one:
+        with pytest.raises(RequestRefusedError):
+            make(one, ["a fox"] * 3, [1, 2, 3], width=SIDE, height=SIDE)
+        assert one_picture(one).shape == (1, SIDE, SIDE, 3)
+
+
+def test_a_call_is_given_up_while_the_api_works_and_the_next_is_right() -> None:
+    go_on = threading.Event()
+    with (
+        scripted(good(before=lambda: go_on.wait(PATIENCE_SECONDS)), good()) as api,
+        engine(api.url) as one,
+    ):
+        batch = Batch(("a fox",), (7,), GenerationSettings(SIDE, SIDE, 1, 0.0))
+        with pytest.raises(GenerationCancelledError):
+            one.generate(batch, should_stop=lambda: bool(api.seen))
+        go_on.set()
+        assert one_picture(one).shape == (1, SIDE, SIDE, 3)
+        assert one.busy_clock() == pytest.approx(2 * PAID_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "1", "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return key, certificate
+
+
+@pytest.fixture
+def tls_api(certificate: tuple[Path, Path]) -> Iterator[Scripted]:
+    key, file = certificate
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    with scripted(good(), tls=context) as api:
+        yield api
+
+
+def test_certificates_are_verified(tls_api: Scripted, certificate: tuple[Path, Path]) -> None:
+    with engine(tls_api.url) as one:
+        refusal = refused(one)
+    assert refusal.code == "upstream_unreachable"
+    assert "certificate verify failed" in refusal.message
+    assert tls_api.seen == []
+
+    with engine(tls_api.url, ca_file=certificate[1]) as one:
+        assert one_picture(one).shape == (1, SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"base_url": "http://api.example.com/v1"}, "plain http is for the loopback only"),
+        ({"base_url": "https://evil.example.com/v1"}, "leads to evil.example.com, which"),
+        ({"base_url": "https://user:pass@api.example.com/v1"}, "no user, key, query"),
+        ({"base_url": "https://api.example.com/v1?key=1"}, "no user, key, query"),
+        ({"base_url": "ftp://api.example.com"}, "like https://host/v1"),
+        ({"base_url": "api.example.com"}, "like https://host/v1"),
+        ({"fields": ("user",)}, "--hosted-fields user is not one of response_format"),
+        ({"price_per_image": -1.0}, "--price-per-image"),
+        ({"price_per_hour": 0.0}, "--price-per-hour"),
+        ({"key_file": Path("/nowhere/key")}, "the key file /nowhere/key cannot be read"),
+        ({"ca_file": Path("/nowhere/ca")}, "No such file"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:
+    settings = HostedSettings("https://api.example.com/v1", "m", ("api.example.com",))
+    with pytest.raises(StartupError) as caught:
+        HostedEngine(replace(settings, **changes))
+    assert caught.value.code == StartupFailureCode.MODEL_INVALID
+    assert words in caught.value.message
+    assert "pass" not in caught.value.message.replace("--hosted-url", "")
+
+
+@pytest.mark.parametrize("content", ["", "two keys", "sk-a\nsk-b", "sk-ä", "x" * 5000])
+def test_a_key_file_holds_one_key(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(content)
+    settings = HostedSettings("https://api.example.com/v1", "m", ("api.example.com",), file)
+    with pytest.raises(StartupError) as caught:
+        HostedEngine(settings)
+    assert str(file) in caught.value.message
+    assert "sk-" not in caught.value.message
