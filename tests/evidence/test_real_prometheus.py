@@ -324,9 +324,22 @@ async def test_results_of_the_probe_are_read(prometheus: RealPrometheus) -> None
         probe.metrics.repeated(contract.Arm.CANDIDATE, [0.0007] * 8)
         measured = await until(source, lambda seen: seen.probes[key].repeat_prompts)
         assert measured.probes[key] == ProbeTotals(8, 0.0007, loading=False)
+        for arm, answered, missed in ((contract.Arm.STABLE, 3, 1), (contract.Arm.CANDIDATE, 2, 4)):
+            for _ in range(answered):
+                probe.metrics.took(arm, 0.8)
+            for _ in range(missed):
+                probe.metrics.skipped(arm)
         probe.metrics.loading()
         loading = await until(source, lambda seen: seen.probes[key].loading)
-    assert loading.probes[key] == ProbeTotals(8, 0.0007, loading=True)
+    assert loading.probes[key] == ProbeTotals(
+        8,
+        0.0007,
+        loading=True,
+        stable_served=3,
+        stable_missed=1,
+        candidate_served=2,
+        candidate_missed=4,
+    )
 
 
 async def test_as_many_queries_as_families_whatever_is_scraped(prometheus: RealPrometheus) -> None:

@@ -153,6 +153,7 @@ def _totals(time: datetime, pod: str, series: _Series) -> Totals:
         out_of_memory=_count(series, contract.OOM_TOTAL),
         log_moments=_log_moments(series),
         peak_memory_share=_peak_memory_share(series),
+        refused=_count(series, contract.REQUESTS_TOTAL, contract.Outcome.BUSY),
     )
     totals.check()
     # Every served request is in one class. A class that is missing in all families shows only here.
@@ -179,8 +180,12 @@ def _probe_totals(_: str, series: _Series) -> ProbeTotals:
         repeat_prompts=_count(series, contract.PROBE_REPEAT_PROMPTS_TOTAL),
         repeat_deviation=deviation,
         loading=loading == 1,
-        stable_served=_count(series, contract.PROBE_REQUEST_DURATION_COUNT),
-        stable_missed=_count(series, contract.PROBE_SKIPPED_TOTAL),
+        stable_served=_count(series, contract.PROBE_REQUEST_DURATION_COUNT, contract.Arm.STABLE),
+        stable_missed=_count(series, contract.PROBE_SKIPPED_TOTAL, contract.Arm.STABLE),
+        candidate_served=_count(
+            series, contract.PROBE_REQUEST_DURATION_COUNT, contract.Arm.CANDIDATE
+        ),
+        candidate_missed=_count(series, contract.PROBE_SKIPPED_TOTAL, contract.Arm.CANDIDATE),
     )
 
 

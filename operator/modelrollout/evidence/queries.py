@@ -80,9 +80,9 @@ def _device_memory() -> Family:
     return Family(contract.VRAM_BYTES, _sum(contract.VRAM_BYTES, chosen=kinds), _KIND)
 
 
-def _probe(name: str, arm: contract.Arm | None = None) -> Family:
+def _probe(name: str, arm: contract.Arm | None = None, *, dimension: str | None = None) -> Family:
     chosen = "" if arm is None else f', {contract.LABEL_ARM}="{arm}"'
-    return Family(name, f'{name}{{{_COMPONENT}="probe"{chosen}}}')
+    return Family(name, f'{name}{{{_COMPONENT}="probe"{chosen}}}', dimension)
 
 
 SERVER_FAMILIES: Final = (
@@ -105,7 +105,7 @@ PROBE_FAMILIES: Final = (
     _probe(contract.PROBE_REPEAT_PROMPTS_TOTAL, contract.Arm.CANDIDATE),
     _probe(contract.PROBE_REPEAT_PSD, contract.Arm.CANDIDATE),
     _probe(contract.PROBE_LOADING),
-    _probe(contract.PROBE_REQUEST_DURATION_COUNT, contract.Arm.STABLE),
-    _probe(contract.PROBE_SKIPPED_TOTAL, contract.Arm.STABLE),
+    _probe(contract.PROBE_REQUEST_DURATION_COUNT, dimension=contract.LABEL_ARM),
+    _probe(contract.PROBE_SKIPPED_TOTAL, dimension=contract.LABEL_ARM),
 )
 """The results of probes."""

@@ -79,7 +79,7 @@ def compare(
             return None, _no_counters(inputs, baseline.pod, snapshot)
         stable.append(totals.since(Totals.from_baseline(baseline)))
     mine = latest.since(Totals.from_baseline(record.candidate))
-    return Comparison(candidate=mine, stable=Totals.over(stable)), ""
+    return Comparison(mine, Totals.over(stable), stable_pods=len(stable)), ""
 
 
 def _break(

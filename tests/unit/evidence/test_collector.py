@@ -66,6 +66,7 @@ def test_faults_are_failed_requests_and_refusals_are_not() -> None:
     assert totals.succeeded == 1
     # timeout, out of memory, watchdog, error; not invalid, busy, cancelled
     assert totals.failed == 1_000 + 100_000 + 1_000_000 + 10_000_000
+    assert totals.refused == 100
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300])
@@ -208,19 +209,24 @@ def test_memory_that_no_device_has_makes_only_its_pod_unusable(memory: dict[str,
 
 
 # -- probes ----------------------------------------------------------------------------------------
+def by_arm(candidate: float, stable: float) -> list[tuple[dict[str, str], float]]:
+    return [({"arm": "candidate"}, candidate), ({"arm": "stable"}, stable)]
+
+
 def probe(
     prompts: float,
     deviation: float | None,
     *,
     loading: float = 0,
     stable: tuple[float, float] = (0, 0),
+    candidate: tuple[float, float] = (0, 0),
     **labels: str,
 ) -> Answers:
     values: Values = {
         contract.PROBE_REPEAT_PROMPTS_TOTAL: [({}, prompts)],
         contract.PROBE_LOADING: [({}, loading)],
-        contract.PROBE_REQUEST_DURATION_COUNT: [({}, stable[0])],
-        contract.PROBE_SKIPPED_TOTAL: [({}, stable[1])],
+        contract.PROBE_REQUEST_DURATION_COUNT: by_arm(candidate[0], stable[0]),
+        contract.PROBE_SKIPPED_TOTAL: by_arm(candidate[1], stable[1]),
     }
     if deviation is not None:
         values[contract.PROBE_REPEAT_PSD] = [({}, deviation)]
@@ -236,10 +242,12 @@ def test_results_of_a_probe_are_read_at_every_stage() -> None:
     assert snapshot(probe(9, 0.001, loading=1)).probes == {KEY: ProbeTotals(9, 0.001, loading=True)}
 
 
-def test_the_load_that_stable_was_spared_is_read() -> None:
-    read = snapshot(probe(9, 0.001, loading=1, stable=(30, 10))).probes[KEY]
+def test_the_load_that_each_arm_was_spared_is_read() -> None:
+    read = snapshot(probe(9, 0.001, loading=1, stable=(30, 10), candidate=(20, 60))).probes[KEY]
     assert (read.stable_served, read.stable_missed, read.missed_share) == (30, 10, 0.25)
+    assert (read.candidate_served, read.candidate_missed) == (20, 60)
     assert KEY in snapshot(probe(9, 0.001, stable=(30, -1))).unusable
+    assert KEY in snapshot(probe(9, 0.001, candidate=(30, -1))).unusable
 
 
 def test_probes_of_the_same_rollout_are_told_apart() -> None:

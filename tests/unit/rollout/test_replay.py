@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegen import contract
 from modelrollout.evidence.collector import Sample, collect
 from modelrollout.evidence.queries import PROBE_FAMILIES, SERVER_FAMILIES
 from modelrollout.gates.evidence import Snapshot
@@ -236,7 +237,8 @@ def series(story: Story, requests: int) -> dict[str, list[Sample]]:
             answers[name] += [Sample({**labels, **own}, float(value)) for own, value in rows]
     probe = {"namespace": "team", "pod": PROBE.name}
     for family, value in zip(PROBE_FAMILIES, (8, 0.001, 1, 0, 0), strict=True):
-        answers[family.name] = [Sample(probe, float(value))]
+        arms = contract.ARMS if family.dimension else ("",)
+        answers[family.name] = [Sample({**probe, "arm": arm}, float(value)) for arm in arms]
     return answers
 
 
