@@ -6,21 +6,20 @@ import argparse
 from pathlib import Path
 
 from imagegen import contract
+from imagegen.cli.engines import add_engines, engine_settings, preset_of
 from imagegen.cli.values import Commands, edges, finite, positive, rate
+from imagegen.engines.settings import EngineSettings
+from imagegen.server.settings import Defaults, Limits
 
 __all__ = ["add", "run"]
-
-_PRECISIONS = ("BFloat16", "Float16", "Float32")
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    serve = commands.add_parser("serve", help="serve a diffusers pipeline from a local folder")
-    serve.add_argument("--model", type=Path, required=True, metavar="DIR")
-    serve.add_argument("--precision", choices=_PRECISIONS, default="BFloat16")
-    serve.add_argument("--scheduler", required=True, help="class name without 'Scheduler'")
-    serve.add_argument("--steps", type=positive, required=True)
-    serve.add_argument("--guidance-scale", type=finite, required=True)
+    serve = commands.add_parser("serve", help="serve a model: a local one, or one elsewhere")
+    add_engines(serve)
+    serve.add_argument("--steps", type=positive, help="default: what the model's kind takes")
+    serve.add_argument("--guidance-scale", type=finite, help="default: likewise")
     serve.add_argument("--width", type=positive, required=True)
     serve.add_argument("--height", type=positive, required=True)
     serve.add_argument("--max-steps", type=positive, required=True)
@@ -41,26 +40,34 @@ def add(commands: Commands) -> None:
     serve.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
 
 
+def _defaults(arguments: argparse.Namespace, engine: EngineSettings) -> Defaults:
+    steps, guidance_scale = arguments.steps, arguments.guidance_scale
+    if steps is None or guidance_scale is None:
+        usual = preset_of(engine)
+        steps = steps or min(usual.steps, arguments.max_steps)
+        guidance_scale = usual.guidance_scale if guidance_scale is None else guidance_scale
+    return Defaults(
+        steps=steps,
+        guidance_scale=guidance_scale,
+        width=arguments.width,
+        height=arguments.height,
+    )
+
+
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Run the command; give the exit code."""
-    from imagegen.engines.settings import DiffusersSettings  # noqa: PLC0415
     from imagegen.server.lifecycle import serve  # noqa: PLC0415
-    from imagegen.server.settings import Defaults, Limits, ServeSettings  # noqa: PLC0415
+    from imagegen.server.settings import ServeSettings  # noqa: PLC0415
 
+    try:
+        engine = engine_settings(arguments)
+    except ValueError as error:
+        parser.error(str(error))
     settings = ServeSettings(
-        engine=DiffusersSettings(
-            model=arguments.model,
-            precision=arguments.precision,
-            scheduler=arguments.scheduler,
-        ),
+        engine=engine,
         model_name=arguments.model_name,
         revision=arguments.revision,
-        defaults=Defaults(
-            steps=arguments.steps,
-            guidance_scale=arguments.guidance_scale,
-            width=arguments.width,
-            height=arguments.height,
-        ),
+        defaults=_defaults(arguments, engine),
         limits=Limits(
             max_steps=arguments.max_steps,
             max_batch_size=arguments.max_batch_size,
