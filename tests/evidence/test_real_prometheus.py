@@ -250,7 +250,7 @@ async def test_a_candidate_is_judged_beside_stable_from_prometheus(
             container_out_of_memory=0,
             gpu_hour_price=Decimal("3.60"),
             gpu_count=1,
-            comparison=Comparison(*arms),
+            comparison=Comparison(candidate=arms[0], stable=arms[1]),
         )
         return evaluate([gate], Analysis(), evidence).results[0].verdict
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelrollout.api.gate_types import ErrorsGate
 from modelrollout.gates.blocks import ERRORS
-from modelrollout.gates.common_cause import excused_share
+from modelrollout.gates.common_cause import Alibi, excused_share
 from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look, requests_of
 from modelrollout.gates.shares import Share, ShareWords, judge_share
@@ -24,12 +24,17 @@ def _judge(gate: ErrorsGate, look: Look) -> Finding:
     measured = look.measured
     if isinstance(measured, Unmeasured):
         return measured.finding(limit)
-    share = _share(gate, limit, measured)
-    stable = None if look.stable is None else _share(gate, limit, look.stable)
-    if share.most == 0:
-        return excused_share(_none_allowed(share), share, stable, look)
-    finding = judge_share(share, look, design_effect=look.design_effect(ERRORS))
-    return excused_share(finding, share, stable, look)
+    share, effect = _share(gate, limit, measured), look.design_effect(ERRORS)
+    finding = (
+        _none_allowed(share) if share.most == 0 else judge_share(share, look, design_effect=effect)
+    )
+    alibi = None
+    if look.together is not None:
+        ours, theirs = (
+            _share(gate, limit, arm) for arm in (look.together.candidate, look.together.stable)
+        )
+        alibi = Alibi(ours, theirs, alike=ours)
+    return excused_share(finding, share, alibi, look, design_effect=effect)
 
 
 def _share(gate: ErrorsGate, limit: str, totals: Totals) -> Share:

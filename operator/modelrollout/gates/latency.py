@@ -9,9 +9,10 @@ from typing import Final
 from modelrollout.api.gate_types import LatencyGate
 from modelrollout.gates.blocks import LOG_SECONDS, latency_key
 from modelrollout.gates.changes import ChangeWords, Margins, change_finding
-from modelrollout.gates.common_cause import excused_share
-from modelrollout.gates.evidence import Comparison, ProbeTotals
+from modelrollout.gates.common_cause import Alibi, excused_share
+from modelrollout.gates.evidence import Comparison
 from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.load import MOST_MISSED, MOST_TIMES_BUSIER, spared_share, times_busier
 from modelrollout.gates.look import Look, requests_of
 from modelrollout.gates.sequential import log_information, log_latency
 from modelrollout.gates.shares import Share, ShareWords, judge_share
@@ -28,10 +29,6 @@ is 1.7 % at a log-deviation of 0.35 and 2.7 % at 0.55."""
 
 MOST_LEFT_OUT: Final = 0.1
 """Largest part of the candidate's requests of classes that stable had none of, when it passes."""
-
-MOST_MISSED: Final = 0.1
-"""Largest part of the probe's load that stable may have been spared when the candidate fails a
-comparison: requests that queue at the candidate had no queue at stable."""
 
 _LARGEST_SUM: Final = 1e30
 """Sums of logarithms beyond it come from no requests; their squares are still finite."""
@@ -89,8 +86,10 @@ def _absolute(percentile: int, limit: int, look: Look) -> Finding:
             gate_limit,
         )
     share = _share(percentile, limit, measured, within)
-    finding = judge_share(share, look, design_effect=look.design_effect(latency_key(limit)))
-    return excused_share(finding, share, _stable_share(percentile, limit, look.stable), look)
+    effect = look.design_effect(latency_key(limit))
+    finding = judge_share(share, look, design_effect=effect)
+    alibi = _alibi(percentile, limit, look)
+    return excused_share(finding, share, alibi, look, design_effect=effect)
 
 
 def _share(percentile: int, limit: int, totals: Totals, within: int) -> Share:
@@ -108,18 +107,35 @@ def _share(percentile: int, limit: int, totals: Totals, within: int) -> Share:
     )
 
 
-def _stable_share(percentile: int, limit: int, stable: Totals | None) -> Share | None:
-    """Return stable's slow requests; too few rather than too many where its edges are others.
+def _alibi(percentile: int, limit: int, look: Look) -> Alibi | None:
+    """Return the slow requests of both arms in the same time.
 
-    Stable's pods may have been started before the gate was declared: then those beyond the next
-    edge above the limit are known to be slow.
+    Stable's pods may have been started before the gate was declared, with other edges: then those
+    beyond the next edge above the limit are known to be slow, too few rather than too many. The
+    candidate is set against them only by that edge, and only if stable was not spared the load.
     """
-    if stable is None:
+    if look.together is None:
         return None
+    candidate, stable = look.together.candidate, look.together.stable
     edge = min((edge for edge in stable.within if edge >= limit), default=None)
-    if edge is None or stable.within[edge] > stable.timed:
+    if edge is None:
         return None
-    return _share(percentile, edge, stable, stable.within[edge])
+    ours, alike, theirs = (
+        _share_beyond(percentile, at, arm)
+        for arm, at in ((candidate, limit), (candidate, edge), (stable, edge))
+    )
+    if ours is None or theirs is None:
+        return None
+    if spared_share(look.evidence.probe) > MOST_MISSED:
+        alike = None
+    return Alibi(ours, theirs, alike)
+
+
+def _share_beyond(percentile: int, edge: int, totals: Totals) -> Share | None:
+    within = totals.within.get(edge)
+    if within is None or within > totals.timed:
+        return None
+    return _share(percentile, edge, totals, within)
 
 
 def _nearest(limit: int, edges: Iterable[int]) -> str:
@@ -182,7 +198,7 @@ def _relative(margins: Margins, limit: str, look: Look) -> Finding:
     )
     finding = change_finding(judgement, margins, _WORDS, look, design_effect=design_effect)
     finding = _unless_flattered(finding, strata, compared)
-    return _unless_loaded_more(finding, look.evidence.probe)
+    return _unless_loaded_unlike(finding, compared, look)
 
 
 def _strata(compared: Comparison) -> _Strata | Unmeasured:
@@ -260,18 +276,29 @@ def _unless_flattered(finding: Finding, strata: _Strata, compared: Comparison) -
     return replace(finding, message=message)
 
 
-def _unless_loaded_more(finding: Finding, probe: ProbeTotals | None) -> Finding:
-    """Withhold a Fail from a candidate that bore a load which stable was spared."""
-    missed = 0.0 if probe is None else probe.missed_share
-    if finding.verdict is not Verdict.FAIL or missed <= MOST_MISSED:
+def _unless_loaded_unlike(finding: Finding, compared: Comparison, look: Look) -> Finding:
+    """Withhold a Fail of a candidate that bore more load than stable, a Pass of one with less."""
+    spared, busier = spared_share(look.evidence.probe), times_busier(compared)
+    if finding.verdict is Verdict.FAIL and spared > MOST_MISSED:
+        why = (
+            f"stable was spared {100 * spared:.0f} % of the probe's requests, because it had not "
+            "answered the one before: no Fail on that; lower `probe.requestsPerMinute`"
+        )
+    elif finding.verdict is Verdict.PASS and busier > MOST_TIMES_BUSIER:
+        each = requests_of(compared.stable) / compared.stable_pods
+        why = (
+            f"a pod of stable had {each:.0f} requests in the same time, the candidate "
+            f"{requests_of(compared.candidate)}, and what waits in stable's queue flatters the "
+            "candidate: no Pass on that; raise `probe.requestsPerMinute` to what a pod of stable "
+            "serves"
+        )
+    else:
         return finding
     return replace(
         finding,
         verdict=Verdict.INCONCLUSIVE,
         reason="UnequalLoad",
-        message=f"{finding.message}. But stable was spared {100 * missed:.0f} % of the probe's "
-        "requests, because it had not answered the one before: no Fail on that; lower "
-        "`probe.requestsPerMinute`",
+        message=f"{finding.message}. But {why}",
         needed=None,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from modelrollout.api.spec import Analysis
 from modelrollout.gates.evidence import Comparison, Evidence
-from modelrollout.gates.totals import LARGEST_COUNT, Incomparable, Totals
+from modelrollout.gates.totals import LARGEST_COUNT, Incomparable, Totals, is_count
 from modelrollout.gates.traffic_share import traffic_skew
 from modelrollout.gates.verdict import Unmeasured, Verdict
 
@@ -25,8 +25,8 @@ class Look:
     compared: Comparison | Unmeasured
     """What happened at both arms in the same time."""
 
-    stable: Totals | None
-    """What happened at stable in that time, where it is known, whatever traffic it got."""
+    together: Comparison | None
+    """The same, where it is known, whatever traffic the arms got."""
 
     requests: int
     """Requests at the candidate since the warm-up ended that count: served, or failed by the
@@ -47,10 +47,10 @@ class Look:
         """Return a look in which so many `tests` share the error budget for Fail."""
         alpha = 1 - analysis.confidence_percent / 100
         measured, compared = _measured(evidence), _compared(evidence)
-        stable: Totals | None = None
+        together: Comparison | None = None
         requests = 0 if isinstance(measured, Unmeasured) else requests_of(measured)
         if isinstance(compared, Comparison):
-            stable = compared.stable
+            together = compared
             skew = traffic_skew(evidence.declared_share, compared)
             if skew is not None:
                 compared = skew
@@ -59,7 +59,7 @@ class Look:
             evidence=evidence,
             measured=measured,
             compared=compared,
-            stable=stable,
+            together=together,
             requests=requests,
             min_requests=analysis.min_requests,
             max_requests=analysis.max_requests,
@@ -117,4 +117,7 @@ def _compared(evidence: Evidence) -> Comparison | Unmeasured:
             replace(arm, log_moments={}).check()
     except Incomparable as error:
         return Unmeasured(Verdict.INVALID, error.reason, error.message)
+    pods = evidence.comparison.stable_pods
+    if not (is_count(pods) and pods):
+        return Unmeasured(Verdict.INVALID, "NotACount", f"{pods} pods of stable are no number")
     return evidence.comparison

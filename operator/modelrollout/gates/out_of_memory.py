@@ -78,8 +78,10 @@ def _count(gate: OutOfMemoryGate, look: Look) -> Finding:
 def _exceeded(gate: OutOfMemoryGate, events: str, count: int, look: Look) -> Finding:
     """Return a Fail, unless stable was beyond the limit in the same time and no less often.
 
-    A count does not shrink again as a share does: once stable is beyond the limit it stays so. So
-    unlike a share, that alone excuses no candidate that runs out of memory far more often.
+    Only events in the time of the comparison can have a cause in common with stable's: not those
+    of the warm-up or the repeats, nor those that the kernel counts since the attempt began. And a
+    count does not shrink again as a share does: once stable is beyond the limit it stays so, which
+    excuses no candidate that runs out of memory far more often.
     """
     finding = Finding(
         Verdict.FAIL,
@@ -89,13 +91,13 @@ def _exceeded(gate: OutOfMemoryGate, events: str, count: int, look: Look) -> Fin
         n=look.requests,
         estimate=str(count),
     )
-    at_stable = 0 if look.stable is None else look.stable.out_of_memory
-    if at_stable <= gate.max_count:
+    together = look.together
+    if together is None or together.candidate.out_of_memory != count:
         return finding
-    times = gate.max_times_stable or 1
-    if isinstance(look.compared, Comparison) and (
-        _ratio(times, look.compared, look).verdict is Verdict.FAIL
-    ):
+    at_stable = together.stable.out_of_memory
+    if look.evidence.container_out_of_memory or at_stable <= gate.max_count:
+        return finding
+    if _ratio(gate.max_times_stable or 1, together, look).verdict is Verdict.FAIL:
         return finding
     return excused(finding, f"{finding.message}, and stable {_times(at_stable)} in the same time")
 

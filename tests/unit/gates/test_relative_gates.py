@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelrollout.api.gate_types import Gate
 from modelrollout.api.spec import Analysis
 from modelrollout.gates.changes import ChangeWords, Margins
-from modelrollout.gates.evidence import ProbeTotals
+from modelrollout.gates.evidence import Comparison, ProbeTotals
 from modelrollout.gates.latency import MOST_FAILED, MOST_LEFT_OUT
 from modelrollout.gates.totals import Totals
 from modelrollout.gates.verdict import GateResult, Verdict
@@ -79,6 +79,32 @@ def test_a_candidate_that_bore_more_load_than_stable_is_not_failed_by_comparison
     assert "lower `probe.requestsPerMinute`" in spared.message
     assert judged(1.0, 100).verdict is Verdict.PASS
     assert judged(1.6, 5).verdict is Verdict.FAIL
+
+
+def test_a_candidate_with_less_load_than_a_pod_of_stable_does_not_pass_by_comparison() -> None:
+    # Given a candidate that is as fast as stable at 100 requests, of which stable had more
+    def judged(at_stable: int, pods: int = 1, seconds: float = 1.0) -> GateResult:
+        both = Comparison(arm(100, seconds=seconds), arm(at_stable), stable_pods=pods)
+        return found(LATENCY_VS_STABLE, evidence(both.candidate, comparison=both))
+
+    assert judged(125).verdict is Verdict.PASS
+    flattered = judged(126)
+    assert (flattered.verdict, flattered.reason) == (Verdict.INCONCLUSIVE, "UnequalLoad")
+    assert "a pod of stable had 126 requests in the same time, the candidate 100" in (
+        flattered.message
+    )
+    assert "raise `probe.requestsPerMinute` to what a pod of stable serves" in flattered.message
+    # Then it still fails, and three pods may have three times as many
+    assert judged(1000, seconds=2.0).verdict is Verdict.FAIL
+    assert judged(375, pods=3).verdict is Verdict.PASS
+    assert judged(378, pods=3).reason == "UnequalLoad"
+
+
+@pytest.mark.parametrize("pods", [0, -1, 1.5, float("nan")])
+def test_a_number_of_pods_that_is_none_compares_nothing(pods: Any) -> None:
+    both = Comparison(arm(100), arm(100), stable_pods=pods)
+    result = found(LATENCY_VS_STABLE, evidence(both.candidate, comparison=both))
+    assert (result.verdict, result.reason) == (Verdict.INVALID, "NotACount")
 
 
 def test_between_the_margins_nothing_is_promised() -> None:
