@@ -1,0 +1,80 @@
+"""What the device's memory has been found to bear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagegen.contract import size_class
+from imagegen.engines.base import GenerationSettings
+
+__all__ = ["MemoryLimits"]
+
+_PATIENCE = 32
+_MOST_PATIENCE = 1024
+
+
+@dataclass
+class _Learned:
+    """What is known of one size class; a limit of 0 is one picture, decoded in tiles."""
+
+    limit: int
+    patience: int = _PATIENCE
+    good: int = 0
+    raised: bool = False
+
+    def failed(self, limit: int) -> None:
+        if self.raised:
+            # It was us who tried a larger batch: try more seldom, for every try may cost a user.
+            self.patience = min(2 * self.patience, _MOST_PATIENCE)
+        self.limit = min(self.limit, limit)
+        self.good = 0
+        self.raised = False
+
+
+class MemoryLimits:
+    """The largest batches to try, per size class: halved at once, raised by one after long.
+
+    The memory of a batch grows with its pixels and its pictures and not with its steps. A raise
+    comes after 32 batches at the limit that fitted; when the batch after a raise does not fit, the
+    next one comes after twice as many, up to 1,024.
+
+    Parameters
+    ----------
+    most
+        Pictures of a batch where nothing else is known.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._learned: dict[str, _Learned] = {}
+
+    def largest(self, settings: GenerationSettings) -> int:
+        """Give the most pictures of a batch, at least 1."""
+        return max(1, self._of(settings).limit)
+
+    def needs_tiles(self, settings: GenerationSettings) -> bool:
+        """Tell whether a single picture was found to fit only when it is decoded in tiles."""
+        return self._of(settings).limit == 0
+
+    def fitted(self, settings: GenerationSettings, pictures: int) -> None:
+        """Note that a batch fitted."""
+        learned = self._of(settings)
+        if pictures < max(1, learned.limit) or learned.limit == self._most:
+            return
+        learned.good += 1
+        if learned.good >= learned.patience:
+            learned.limit += 1
+            learned.good = 0
+            learned.raised = True
+
+    def failed(self, settings: GenerationSettings, pictures: int) -> None:
+        """Note that a batch did not fit: from now on at most its larger half is tried."""
+        self._of(settings).failed((pictures + 1) // 2)
+
+    def tiles_helped(self, settings: GenerationSettings) -> None:
+        """Note that a single picture fitted only when it was decoded in tiles."""
+        self._of(settings).failed(0)
+
+    def _of(self, settings: GenerationSettings) -> _Learned:
+        name = size_class(settings.width, settings.height)
+        return self._learned.setdefault(name, _Learned(self._most))
