@@ -54,6 +54,9 @@ class ChangeWords:
     same: str
     """'as fast as stable'."""
 
+    because: str = "in bursts"
+    """Why requests may count as fewer."""
+
     def of(self, ratio: float) -> str:
         """Say a ratio: '4 % slower', '3.2 x as slow'."""
         text = _percent(abs(ratio - 1))
@@ -77,6 +80,7 @@ def change_finding(
     words: ChangeWords,
     look: Look,
     *,
+    n_stable: int,
     design_effect: float = 1.0,
 ) -> Finding:
     """Return what a comparison found, in words.
@@ -89,6 +93,8 @@ def change_finding(
         What was asked, and how it is spoken of.
     look
         Gives the errors that the verdict may have.
+    n_stable
+        Requests of stable in it.
     design_effect
         How many times less a request says than an independent one would.
     """
@@ -98,18 +104,19 @@ def change_finding(
             judgement.verdict, judgement.reason, judgement.message, limit, needed=judgement.needed
         )
     interval = None
-    if judgement.n >= FEWEST_REQUESTS and judgement.low is not None and judgement.high is not None:
+    enough = min(judgement.n, n_stable) >= FEWEST_REQUESTS
+    if enough and judgement.low is not None and judgement.high is not None:
         interval = f"{words.of(judgement.low)} to {words.of(judgement.high)}"
     notes = [] if interval is None else [f"between {interval.replace(' to ', ' and ')}"]
     if design_effect > NOTABLE_EFFECT:
-        notes.append(in_bursts(judgement.n, design_effect))
+        notes.append(in_bursts(judgement.n, design_effect, because=words.because))
     shown = f"{words.beside_stable(judgement.estimate)} over {judgement.n} requests" + (
         f" ({'; '.join(notes)})" if notes else ""
     )
     return Finding(
         verdict=judgement.verdict,
         reason=judgement.reason,
-        message=f"{shown}: {_outcome(judgement, margins, look)}",
+        message=f"{shown}: {_outcome(judgement, margins, look, n_stable)}",
         limit=limit,
         n=judgement.n,
         estimate=words.of(judgement.estimate),
@@ -118,17 +125,21 @@ def change_finding(
     )
 
 
-def _outcome(judgement: Judgement, margins: Margins, look: Look) -> str:
+def _outcome(judgement: Judgement, margins: Margins, look: Look, n_stable: int) -> str:
     beyond, below = f"+{_margin(margins.fail)} %", f"+{_margin(margins.passing)} %"
     match judgement.verdict:
         case Verdict.PASS:
             return f"below {below}, with {confidence(look.alpha_pass)}"
         case Verdict.FAIL:
             return f"beyond {beyond}, with {confidence(look.alpha_fail)}"
+        case _ if n_stable < FEWEST_REQUESTS:
+            soon = (
+                f"a comparison takes {FEWEST_REQUESTS} requests of each arm, stable has {n_stable}"
+            )
+        case _ if judgement.n is not None and judgement.n < FEWEST_REQUESTS:
+            soon = f"a comparison takes {FEWEST_REQUESTS} requests of each arm"
         case _ if judgement.needed is not None and judgement.n is not None:
             soon = f"passes at about {judgement.n + judgement.needed} requests like these"
-        case _ if judgement.n is not None and judgement.n < FEWEST_REQUESTS:
-            soon = f"a comparison takes {FEWEST_REQUESTS} requests"
         case _:
             soon = "not decided yet"
     return f"{soon}; fails beyond {beyond}, passes below {below}"

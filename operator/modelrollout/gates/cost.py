@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
 from modelrollout.api.gate_types import CostGate
+from modelrollout.gates.blocks import COST
 from modelrollout.gates.changes import ChangeWords, Margins, change_finding
+from modelrollout.gates.evidence import Comparison
+from modelrollout.gates.facts import told_apart
 from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look
-from modelrollout.gates.sequential import Judgement, mean_limit, mean_ratio
-from modelrollout.gates.shares import confidence
+from modelrollout.gates.sequential import FEWEST_REQUESTS, Judgement, mean_limit, mean_ratio
+from modelrollout.gates.shares import NOTABLE_EFFECT, confidence, in_bursts
 from modelrollout.gates.totals import Totals, is_count
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict, all_of, unknown
 
-__all__ = ["KIND", "CostSample", "price_per_second", "sample_of"]
+__all__ = ["KIND", "MOST_APART", "CostSample", "price_per_second", "sample_of"]
 
 _SECONDS_PER_HOUR: Final = 3600
 _ROUNDING: Final = 1e-9
@@ -26,8 +30,16 @@ _LARGEST_PRICE: Final = Decimal(10**15)
 """Beyond it products of prices need no longer be numbers."""
 
 _WORDS: Final = ChangeWords(
-    more="dearer", less="cheaper", as_much="as dear", same="as dear as stable"
+    more="dearer",
+    less="cheaper",
+    as_much="as dear",
+    same="as dear as stable",
+    because="the cost of an image varies",
 )
+
+MOST_APART: Final = 0.1
+"""Largest total variation distance between the mixes of requests of arms whose cost is compared.
+Where a tenth of the requests is of a class that costs twice as much, cost differs by a tenth."""
 
 
 def _needs(gate: CostGate) -> frozenset[Need]:
@@ -41,8 +53,8 @@ def _judge(gate: CostGate, look: Look) -> Finding:
     Busy time, not time held: an idle candidate is not an expensive one. Failed attempts are busy
     time too, shared over the images that were delivered.
 
-    The interval comes from the spread of busy seconds over requests; images per request, and the
-    part of busy time that failed attempts took, are taken as observed.
+    The interval comes from the spread of busy seconds over requests. What the number of images per
+    request and failed attempts add to it shows between blocks of requests (`gates.blocks`).
     """
     both = look.split((gate.max_per_image is not None) + (gate.max_increase_percent is not None))
     findings = []
@@ -69,8 +81,15 @@ def sample_of(measured: Totals) -> CostSample | Unmeasured:
         return Unmeasured(
             Verdict.INVALID, "NoImages", "no image is delivered yet: there is no cost per image"
         )
+    if measured.busy_seconds == 0:
+        return Unmeasured(
+            Verdict.INVALID,
+            "NoBusyTime",
+            f"{measured.images} images were delivered and no GPU was busy: the counter of busy "
+            "seconds is silent",
+        )
     spread = squares / n - (total / n) ** 2
-    if spread < -_ROUNDING * squares or (total == 0 and measured.busy_seconds > 0):
+    if spread < -_ROUNDING * squares or total == 0:
         return Unmeasured(
             Verdict.INVALID,
             "InconsistentCounters",
@@ -105,6 +124,7 @@ def _absolute(declared: str, look: Look) -> Finding:
         return sample.finding(limit)
     if isinstance(price, Unmeasured):
         return price.finding(limit)
+    effect = look.design_effect(COST)
     judgement = mean_limit(
         sample.n,
         sample.seconds * price,
@@ -113,31 +133,40 @@ def _absolute(declared: str, look: Look) -> Finding:
         n_max=look.max_requests,
         alpha=look.alpha_pass,
         alpha_fail=look.alpha_fail,
+        design_effect=effect,
     )
     return Finding(
         judgement.verdict,
         judgement.reason,
-        _message(judgement, declared, look),
+        _free(judgement) if price == 0 else _message(judgement, declared, effect, look),
         limit,
         n=judgement.n,
         estimate=_amount(judgement.estimate, digits=4),
         interval=None
-        if judgement.low is None
+        if judgement.low is None or sample.n < FEWEST_REQUESTS or price == 0
         else f"{_amount(judgement.low, digits=4)} to {_amount(judgement.high, digits=4)}",
         needed=judgement.needed,
     )
 
 
-def _message(judgement: Judgement, declared: str, look: Look) -> str:
-    if judgement.n is None:
+def _message(judgement: Judgement, declared: str, effect: float, look: Look) -> str:
+    if judgement.n is None or judgement.low is None or judgement.high is None:
         return judgement.message
-    low, high = _amount(judgement.low), _amount(judgement.high)
-    shown = f"{_amount(judgement.estimate)} per image over {judgement.n} requests, limit {declared}"
+    low, high = (told_apart(bound, float(declared)) for bound in (judgement.low, judgement.high))
+    fewer = ""
+    if effect > NOTABLE_EFFECT:
+        fewer = f" ({in_bursts(judgement.n, effect, because=_WORDS.because)})"
+    shown = (
+        f"{_amount(judgement.estimate)} per image over {judgement.n} requests{fewer}, "
+        f"limit {declared}"
+    )
     match judgement.verdict:
         case Verdict.FAIL:
-            return f"{shown}: at least {low} with {confidence(look.alpha_fail)}"
+            return f"{shown}: exceeded, at least {low} with {confidence(look.alpha_fail)}"
         case Verdict.PASS:
             return f"{shown}: at most {high} with {confidence(look.alpha_pass)}"
+        case _ if judgement.n < FEWEST_REQUESTS:
+            return f"{shown}: a mean takes {FEWEST_REQUESTS} requests"
         case _ if judgement.needed is None:
             return f"{shown}: between {low} and {high}, not decided yet"
         case _:
@@ -145,6 +174,11 @@ def _message(judgement: Judgement, declared: str, look: Look) -> str:
                 f"{shown}: between {low} and {high}; "
                 f"passes at about {judgement.n + judgement.needed} requests like these"
             )
+
+
+def _free(judgement: Judgement) -> str:
+    """Say that nothing is paid; no measurement is behind such a Pass."""
+    return f"the pool's GPUs are for free (`gpuHourPrice` is 0), over {judgement.n} requests"
 
 
 def _amount(value: float | None, *, digits: int = 3) -> str | None:
@@ -164,6 +198,7 @@ def _relative(increase: int, look: Look) -> Finding:
         return ours.finding(limit)
     if isinstance(theirs, Unmeasured):
         return replace(theirs, message=f"at stable: {theirs.message}").finding(limit)
+    effect = look.design_effect(COST)
     times = _dearer(evidence.gpu_hour_price, evidence.gpu_count, look)
     if isinstance(times, Unmeasured):
         return times.finding(limit)
@@ -180,8 +215,59 @@ def _relative(increase: int, look: Look) -> Finding:
         n_max=look.max_requests,
         alpha=look.alpha_pass,
         alpha_fail=look.alpha_fail,
+        design_effect=effect,
     )
-    return change_finding(judgement, margins, _WORDS, look)
+    finding = change_finding(
+        judgement, margins, _WORDS, look, n_stable=theirs.n, design_effect=effect
+    )
+    return _unless_mixed(finding, compared)
+
+
+def _unless_mixed(finding: Finding, compared: Comparison) -> Finding:
+    """Withhold both verdicts where the arms were asked for different things.
+
+    Cost is per image, of whatever size and steps: unlike latencies it is not compared class by
+    class, because busy seconds are not counted so.
+    """
+    candidate, stable = (
+        {name: moments.count for name, moments in arm.log_moments.items()}
+        for arm in (compared.candidate, compared.stable)
+    )
+    if not all(is_count(count) for count in (*candidate.values(), *stable.values())):
+        return Finding(
+            Verdict.INVALID, "NotACount", "requests by class are not counts", finding.limit
+        )
+    apart = _variation(candidate, stable)
+    if apart <= MOST_APART or finding.verdict not in {Verdict.PASS, Verdict.FAIL}:
+        return finding
+    return replace(
+        finding,
+        verdict=Verdict.INCONCLUSIVE,
+        reason="DifferentMix",
+        message=f"{finding.message}. But {100 * apart:.0f} % of the candidate's requests would "
+        "have to be of other classes to be the mix that stable had, and classes cost differently: no "
+        "verdict on that; let the probe ask for what users ask for (`probe.suite`), or set "
+        "`cost.maxPerImage` alone",
+        needed=None,
+    )
+
+
+def _variation(candidate: Mapping[str, int], stable: Mapping[str, int]) -> float:
+    """Return the total variation distance of the shares of classes, from 0 to 1.
+
+    Half the sum of absolute differences: the part of one arm's requests that would have to be of
+    another class for the shares to be equal. Arms that were asked for nothing do not differ.
+    """
+    ours, theirs = sum(candidate.values()), sum(stable.values())
+    if not (ours and theirs):
+        return 1.0 if ours or theirs else 0.0
+    return (
+        sum(
+            abs(candidate.get(name, 0) / ours - stable.get(name, 0) / theirs)
+            for name in {*candidate, *stable}
+        )
+        / 2
+    )
 
 
 def _dearer(gpu_hour: Decimal, gpus: int, look: Look) -> float | Unmeasured:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from modelrollout.gates.look import Look
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict
 
-__all__ = ["judge_fact"]
+__all__ = ["judge_fact", "told_apart"]
+
+_FEWEST_DIGITS: Final = 3
+_ALL_DIGITS: Final = 17
+"""So many tell every number from every other."""
+
+
+def told_apart(value: float, limit: float) -> str:
+    """Write a number with three digits, or as many more as tell it from a limit that it is not."""
+    for digits in range(_FEWEST_DIGITS, _ALL_DIGITS):
+        text = f"{value:.{digits}g}"
+        if float(text) != limit and (float(text) > limit) is (value > limit):
+            return text
+    return f"{value:.{_FEWEST_DIGITS if value == limit else _ALL_DIGITS}g}"
 
 
 def judge_fact(shown: str, *, exceeded: bool, limit: str, estimate: str, look: Look) -> Finding:

@@ -196,7 +196,14 @@ def _relative(margins: Margins, limit: str, look: Look) -> Finding:
         alpha_fail=look.alpha_fail,
         design_effect=design_effect,
     )
-    finding = change_finding(judgement, margins, _WORDS, look, design_effect=design_effect)
+    finding = change_finding(
+        judgement,
+        margins,
+        _WORDS,
+        look,
+        n_stable=sum(stratum[3] for stratum in strata.both),
+        design_effect=design_effect,
+    )
     finding = _unless_flattered(finding, strata, compared)
     return _unless_loaded_unlike(finding, compared, look)
 

@@ -86,9 +86,9 @@ def confidence(alpha: float) -> str:
     return f"{100 * (1 - alpha):.4g} % confidence"
 
 
-def in_bursts(requests: int, design_effect: float) -> str:
+def in_bursts(requests: int, design_effect: float, *, because: str = "in bursts") -> str:
     """Say that requests count as fewer, because bad ones do not come one by one."""
-    return f"in bursts: {requests} requests count as {max(1, int(requests / design_effect))}"
+    return f"{because}: {requests} requests count as {max(1, int(requests / design_effect))}"
 
 
 def _message(judgement: Judgement, share: Share, look: Look, design_effect: float) -> str:
