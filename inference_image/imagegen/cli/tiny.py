@@ -9,7 +9,7 @@ from imagegen.cli.values import Commands
 
 __all__ = ["add", "run"]
 
-_ARCHITECTURES = ("flux", "sd", "sd3", "sdxl")
+_ARCHITECTURES = ("flux", "latent-upscaler", "sd", "sd3", "sdxl", "upscaler")
 _SCALES = ("small", "tiny")
 
 

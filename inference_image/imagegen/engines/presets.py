@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from imagegen.contract import StartupFailureCode
-from imagegen.engines.folder import ModelFolder
+from imagegen.engines.folder import UPSCALE_CLASSES, ModelFolder
 from imagegen.engines.settings import Demand
 from imagegen.errors import StartupError
 
@@ -91,6 +91,8 @@ def _denoiser(folder: ModelFolder) -> dict[str, object]:
 
 
 def _recognised(folder: ModelFolder) -> Preset:
+    if folder.pipeline_class in UPSCALE_CLASSES:
+        return PRESETS["standard"]
     scheduler, denoiser = folder.configs.get("scheduler", {}), _denoiser(folder)
     if folder.pipeline_class == "FluxPipeline" and not denoiser.get("guidance_embeds"):
         why = "its transformer takes no guidance: guidance_embeds is false"

@@ -33,6 +33,7 @@ _PROMPT_GAIN: Final = 5.0
 _PROMPT_PATHS: Final = (".attn2.", "context_embedder.", ".text_embedder.", "add_embedding.")
 _PIXEL_SPREAD: Final = 0.4
 _CLIP_POSITIONS: Final = 77
+_NOISE_LEVELS: Final = 50
 
 
 def _clip_config(hidden: int, heads: int, layers: int, intermediate: int) -> Any:
@@ -218,11 +219,81 @@ def _flux(factor: int) -> Any:
     )
 
 
+def _upscaler(factor: int) -> Any:
+    """Four times larger: the small picture is a further input of the denoiser."""
+    widths = (4 * factor, 8 * factor)
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=widths,
+        layers_per_block=1,
+        sample_size=32,
+        in_channels=7,  # 4 of the latents, 3 of the small picture
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=8,
+        norm_num_groups=2,
+        num_class_embeds=_NOISE_LEVELS + 1,
+    )
+    return diffusers.StableDiffusionUpscalePipeline(
+        unet=unet,
+        vae=_vae([*widths, widths[-1]], latents=4, groups=2, scaling_factor=0.08333),
+        text_encoder=transformers.CLIPTextModel(_clip_config(8, 2, 2, 16)),
+        tokenizer=clip_tokenizer(),
+        low_res_scheduler=diffusers.DDPMScheduler(
+            beta_start=0.0001, beta_end=0.02, beta_schedule="scaled_linear"
+        ),
+        scheduler=diffusers.DDIMScheduler(
+            beta_start=0.0001,
+            beta_end=0.02,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            prediction_type="v_prediction",
+            steps_offset=1,
+        ),
+        max_noise_level=_NOISE_LEVELS,
+    )
+
+
+def _latent_upscaler(factor: int) -> Any:
+    """Twice larger: the small picture's latents are a further input of the denoiser."""
+    widths = [32 * factor] * 2 + [64 * factor] * 2  # its blocks norm groups of 32 channels
+    unet = diffusers.UNet2DConditionModel(
+        act_fn="gelu",
+        attention_head_dim=8,
+        norm_num_groups=None,
+        block_out_channels=widths,
+        time_cond_proj_dim=128 + 32,  # of the level of noise, and of the pooled text
+        conv_in_kernel=1,
+        conv_out_kernel=1,
+        cross_attention_dim=32,
+        layers_per_block=1,
+        down_block_types=("KDownBlock2D", *["KCrossAttnDownBlock2D"] * 3),
+        up_block_types=(*["KCrossAttnUpBlock2D"] * 3, "KUpBlock2D"),
+        in_channels=8,
+        mid_block_type=None,
+        only_cross_attention=False,
+        out_channels=5,  # 4 of the latents, and a variance that is not used
+        resnet_time_scale_shift="scale_shift",
+        time_embedding_type="fourier",
+        timestep_post_act="gelu",
+    )
+    return diffusers.StableDiffusionLatentUpscalePipeline(
+        unet=unet,
+        vae=_vae([4, 8], latents=4, groups=2),
+        text_encoder=transformers.CLIPTextModel(_clip_config(32, 4, 5, 37)),
+        tokenizer=clip_tokenizer(),
+        scheduler=diffusers.EulerDiscreteScheduler(prediction_type="sample"),
+    )
+
+
 ARCHITECTURES: Final[dict[str, Callable[[int], Any]]] = {
     "sd": _stable_diffusion,
     "sdxl": _stable_diffusion_xl,
     "sd3": _stable_diffusion_3,
     "flux": _flux,
+    "upscaler": _upscaler,
+    "latent-upscaler": _latent_upscaler,
 }
 """Values of ``--architecture``."""
 

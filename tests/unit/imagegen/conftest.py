@@ -79,7 +79,7 @@ DEMAND = Demand(width=32, height=32, steps=2, guidance_scale=4.0, max_steps=40, 
 
 def load(
     folder: Path,
-    cls: type[DiffusersEngine] = DiffusersEngine,
+    cls: type[DiffusersEngine] | None = None,
     demand: Demand = DEMAND,
     **options: Any,
 ) -> Any:

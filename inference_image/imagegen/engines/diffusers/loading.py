@@ -13,7 +13,8 @@ from imagegen.engines.diffusers import tuning
 from imagegen.engines.diffusers.determinism import make_deterministic
 from imagegen.engines.diffusers.engine import DiffusersEngine, first_line, is_out_of_memory
 from imagegen.engines.diffusers.schedulers import check_scheduler, usable_schedulers
-from imagegen.engines.folder import ModelFolder
+from imagegen.engines.diffusers.upscale import UpscaleEngine
+from imagegen.engines.folder import UPSCALE_CLASSES, ModelFolder
 from imagegen.engines.presets import check_demand, preset_for
 from imagegen.engines.settings import Demand, DiffusersSettings
 from imagegen.engines.threads import cpu_threads
@@ -35,7 +36,7 @@ def load_diffusers(
     folder: ModelFolder,
     settings: DiffusersSettings,
     demand: Demand,
-    cls: type[DiffusersEngine] = DiffusersEngine,
+    cls: type[DiffusersEngine] | None = None,
 ) -> DiffusersEngine:
     """Load a checked folder on the best device, with the options that were declared.
 
@@ -48,7 +49,7 @@ def load_diffusers(
     demand
         What the server will ask of it.
     cls
-        Class of the engine.
+        Class of the engine; None is the one for the pipeline's task.
 
     Raises
     ------
@@ -67,7 +68,8 @@ def load_diffusers(
     check_scheduler(scheduler, usable, folder.scheduler_class)
     torch.set_num_threads(cpu_threads())
     pipeline = _load_pipeline(folder, settings, device)
-    return cls(
+    usual = UpscaleEngine if folder.pipeline_class in UPSCALE_CLASSES else DiffusersEngine
+    return (cls or usual)(
         pipeline,
         settings=settings,
         preset=preset,

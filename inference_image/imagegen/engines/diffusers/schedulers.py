@@ -55,6 +55,8 @@ def usable_schedulers(folder: ModelFolder, preset: Preset, *, max_steps: int) ->
     """
     if preset.schedulers is not None:
         return preset.schedulers
+    if folder.pipeline_class == "StableDiffusionLatentUpscalePipeline":
+        return ("EulerDiscrete",)  # the pipeline computes with its sigmas
     own = folder.configs.get("scheduler", {})
     if folder.scheduler_class.startswith("FlowMatch"):
         return FLOW_MATCHING
