@@ -30,6 +30,7 @@ _CHANCE: Final = 0.05
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Numbers = Integers | Floats
 
 
 def draw(share: float, length: int, shape: tuple[int, int], random: np.random.Generator) -> Flags:
@@ -72,13 +73,13 @@ def design_effects(slow: Flags) -> Floats:
 def verdicts(bad: Integers, n: Integers, effect: Floats) -> tuple[Flags, Flags]:
     """Return where `proportion` passes and fails, for arrays of counts and design effects."""
     threshold = -np.log(ALPHA)
-    # It passes at whole numbers of effective requests.
-    passes = _log_e(bad / effect, np.floor(n / effect), 0.5 / LIMIT, betainc) >= threshold
+    # Bursts that were seen count against Fail only; those to come cannot be seen.
+    passes = _log_e(bad, n, 0.5 / LIMIT, betainc) >= threshold
     fails = _log_e(bad / effect, n / effect, 0.5, betaincc) >= threshold
     return passes & ~fails, fails
 
 
-def _log_e(k: Floats, n: Floats, b: float, tail: np.ufunc) -> Floats:
+def _log_e(k: Numbers, n: Numbers, b: float, tail: np.ufunc) -> Floats:
     a = 0.5
     good = np.maximum(0.0, n - k)
     with np.errstate(divide="ignore"):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.traffic import Traffic
 from modelrollout.gates.blocks import LOG_SECONDS, Blocks
 from modelrollout.gates.evidence import Comparison
+from modelrollout.gates.load import MOST_TIMES_BUSIER, times_busier
 from modelrollout.gates.sequential import (
     FEWEST_REQUESTS,
     Verdict,
@@ -21,9 +22,12 @@ from modelrollout.gates.sequential import (
 )
 from modelrollout.gates.totals import LogMoments, Totals
 
-__all__ = ["Course", "End", "Margins", "courses", "judge"]
+__all__ = ["STABLE_PODS", "Course", "End", "Margins", "courses", "judge"]
 
 Floats = NDArray[np.float64]
+STABLE_PODS: Final = 4
+"""Beside the one of the candidate: at a share of a fifth all pods get as many requests."""
+
 Stratum = tuple[float, float, float, float, float, float]
 
 
@@ -74,7 +78,7 @@ class Course:
             for of in (0, 1)
         )
         candidate, stable = (_totals(arm) for arm in arms)
-        return Comparison(candidate, stable)
+        return Comparison(candidate, stable, stable_pods=STABLE_PODS)
 
     def until(self, n_max: int) -> Iterator[int]:
         """Yield the looks in which the engine may decide: from 30 requests to the planned end."""
@@ -150,6 +154,8 @@ def judge(
                     alpha=margins.alpha,
                     design_effect=effect,
                 ).verdict
+                if verdict is Verdict.PASS and times_busier(comparison) > MOST_TIMES_BUSIER:
+                    verdict = Verdict.INCONCLUSIVE
                 if verdict in _FINAL:
                     ends[at] = End(verdict, n)
                 elif n >= n_max:

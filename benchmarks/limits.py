@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.courses import Margins, courses, judge
+from benchmarks.courses import STABLE_PODS, Margins, courses, judge
 from benchmarks.study import Scale, Study, chunks, percent, seeded
 from benchmarks.tables import Table, View, markdown
 from benchmarks.traffic import Traffic, residuals
@@ -27,7 +27,6 @@ _LEVEL: Final = 3.0
 """Log seconds; it does not matter."""
 
 _DEVIATION: Final = 0.35
-_STABLE_PODS: Final = 4
 _STEP: Final = 200
 """Requests after which the candidate's share is raised."""
 
@@ -64,7 +63,7 @@ def _assigned(shape: Shape, random: Random) -> NDArray[np.bool_]:
 def _pods(shape: Shape, random: Random) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return which requests go to the candidate's pod, and the pod of each request."""
     candidate = _assigned(shape, random)
-    pod = np.where(candidate, 0, 1 + random.integers(_STABLE_PODS, size=shape))
+    pod = np.where(candidate, 0, 1 + random.integers(STABLE_PODS, size=shape))
     return candidate, pod
 
 
@@ -85,7 +84,7 @@ def within_pods(correlation: float) -> Callable[[Shape, Random], Traffic]:
     def draw(shape: Shape, random: Random) -> Traffic:
         candidate, pod = _pods(shape, random)
         noise = np.zeros(shape)
-        for index in range(_STABLE_PODS + 1):
+        for index in range(STABLE_PODS + 1):
             noise += _from_series(residuals(shape, correlation, random), pod == index)
         return _traffic(_LEVEL + _DEVIATION * noise, candidate)
 
