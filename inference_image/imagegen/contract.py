@@ -124,7 +124,7 @@ OUTCOME_CODES: Final[dict[Outcome, tuple[int, ...]]] = {
     Outcome.CANCELLED: (499,),  # the client went away; nobody sees this code
     Outcome.OOM: (503,),
     Outcome.WATCHDOG: (500,),
-    Outcome.ERROR: (500,),
+    Outcome.ERROR: (500, 503),  # 503: the device failed before it was the request's turn
 }
 """The HTTP status codes that each outcome can have: all pairs exist at 0 from the start."""
 

@@ -115,9 +115,8 @@ async def test_counters_are_what_the_servers_counted(prometheus: RealPrometheus)
     with scraped(prometheus, pods=[stable, candidate]) as source:
         candidate.serve(7, seconds=1.0)
         candidate.serve(2, seconds=1.8)
-        candidate.metrics.failed(
-            contract.Outcome.OOM, 503, Work(busy_seconds=0.5, ooms=[contract.OomPhase.DENOISE])
-        )
+        candidate.metrics.ran_out_of_memory(contract.OomPhase.DENOISE, recovered=False)
+        candidate.metrics.failed(contract.Outcome.OOM, 503, Work(busy_seconds=0.5))
         candidate.metrics.refused(contract.Outcome.BUSY, 429)
 
         snapshot = await until(

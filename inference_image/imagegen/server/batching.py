@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ class Overlap:
 
     def __init__(self, memory_seconds: float = 1.0) -> None:
         self._memory = memory_seconds
-        self._began = float("-inf")
+        self._period = 0
         self._open = self._peak = self._peak_before = 0
 
     def changed(self, now: float, open_requests: int) -> None:
@@ -155,8 +156,8 @@ class Overlap:
         return max(self._peak_before, self._peak)
 
     def _roll(self, now: float) -> None:
-        elapsed = now - self._began
-        if elapsed >= self._memory:
-            self._peak_before = self._peak if elapsed < 2 * self._memory else self._open
+        period = math.floor(now / self._memory)
+        if period > self._period:
+            self._peak_before = self._peak if period == self._period + 1 else self._open
             self._peak = self._open
-            self._began = now
+            self._period = period

@@ -3,117 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import secrets
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from fastapi import Request
-from numpy.typing import NDArray
-from PIL import Image
+from starlette.requests import Request
 
 from imagegen.contract import Outcome, request_class
-from imagegen.engines.base import Images
 from imagegen.errors import RequestRefusedError
-from imagegen.server.admission import Answer, Job
+from imagegen.server.body import read_body
+from imagegen.server.jobs import Job, Made, given_up
 from imagegen.server.metrics import Served
+from imagegen.server.pictures import inspect
 from imagegen.server.state import ServerState
 from imagegen.server.validation import MAX_SEED, ImageRequest
+from imagegen.server.watchdog import Expected
 
 __all__ = ["generate", "image_seeds"]
+
+_ENCODERS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="encode")
+"""Checks and encodes pictures; the libraries let go of the interpreter for most of it."""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A picture as it is delivered."""
+
+    png: str
+    made: Made
+    seed: int
 
 
 def image_seeds(seed: int | None, count: int) -> tuple[int, ...]:
     """Give every image its own seed: image `i` has ``(seed + i) mod 2^32``, also on its own."""
     first = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
     return tuple((first + index) % (MAX_SEED + 1) for index in range(count))
-
-
-async def _read_body(request: Request, most: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise RequestRefusedError(
-                outcome=Outcome.INVALID,
-                status=413,
-                code="body_too_large",
-                message=f"the body must not exceed {most} bytes",
-            )
-    return bytes(body)
-
-
-async def _client_left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _png(picture: NDArray[np.float32]) -> str:
-    pixels = (picture * 255).round().astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _encode(images: list[Images]) -> list[str]:
-    return [_png(picture) for batch in images for picture in batch]
-
-
-async def _wait(request: Request, job: Job, state: ServerState) -> Answer:
-    """Wait for the worker, or give the job up when the client leaves or the deadline passes."""
-    left: asyncio.Future[None] = asyncio.create_task(_client_left(request))
-    either: set[asyncio.Future[Any]] = {left, job.done}
-    seconds = max(0.0, job.deadline - time.monotonic())
-    try:
-        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if job.done.done():
-            return job.done.result()
-        if left.done():
-            job.abandoned.set()
-        if state.admission.discard(job):
-            outcome, status, code = (
-                (Outcome.CANCELLED, 499, "cancelled")
-                if left.done()
-                else (Outcome.TIMEOUT, 504, "deadline_exceeded")
-            )
-            state.metrics.failed(outcome, status, job.work)
-            raise RequestRefusedError(
-                outcome=outcome,
-                status=status,
-                code=code,
-                message="the request waited too long for its turn; try again later",
-            )
-        # The worker has it: it stops at the next step boundary and does the counting.
-        return await job.done
-    finally:
-        left.cancel()
-
-
-def _response(
-    request: ImageRequest, seeds: tuple[int, ...], answer: Answer, pictures: list[str]
-) -> dict[str, Any]:
-    settings = request.settings
-    sizes = [size for size in answer.batch_sizes for _ in range(size)]
-    common = {
-        "revised_prompt": None,
-        "steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        "size": f"{settings.width}x{settings.height}",
-    }
-    return {
-        "created": int(time.time()),
-        "data": [
-            {"b64_json": picture, "seed": seed, "batch_size": size, **common}
-            for picture, seed, size in zip(pictures, seeds, sizes, strict=True)
-        ],
-        "output_format": "png",
-        "size": common["size"],
-        "steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        "batch_size": max(answer.batch_sizes),
-    }
 
 
 async def generate(request: Request, state: ServerState) -> dict[str, Any]:
@@ -125,27 +52,20 @@ async def generate(request: Request, state: ServerState) -> dict[str, Any]:
         For everything that is not an answer with pictures; it has been counted.
     """
     arrived = time.monotonic()
-    loop = asyncio.get_running_loop()
     try:
-        rules = state.rules()
-        body = await _read_body(request, state.settings.limits.max_body_bytes)
-        wanted = rules.check(body)
-        job = Job(
-            request=wanted,
-            seeds=image_seeds(wanted.seed, wanted.count),
-            arrived=arrived,
-            deadline=arrived + state.settings.request_timeout_seconds,
-            loop=loop,
-            done=loop.create_future(),
-        )
-        state.admission.put(job)
+        job = await _admit(request, state, arrived)
     except RequestRefusedError as refusal:
         state.metrics.refused(refusal.outcome, refusal.status)
         raise
-    answer = await _wait(request, job, state)
+    made = await _wait(request, job, state)
     began = time.monotonic()
-    pictures = await asyncio.to_thread(_encode, answer.images)
-    response = _response(wanted, job.seeds, answer, pictures)
+    try:
+        images = await _encode(job, made, state)
+    except RequestRefusedError as refusal:
+        state.metrics.failed(refusal.outcome, refusal.status, job.work)
+        raise
+    wanted = job.request
+    answer = _answer(wanted, images, state)
     ended = time.monotonic()
     state.metrics.served(
         Served(
@@ -159,6 +79,114 @@ async def generate(request: Request, state: ServerState) -> dict[str, Any]:
             duration_seconds=ended - arrived,
             postprocess_seconds=ended - began,
         ),
-        answer.work,
+        job.work,
     )
-    return response
+    return answer
+
+
+async def _admit(request: Request, state: ServerState, arrived: float) -> Job:
+    rules = state.rules()
+    body = await read_body(request, most=rules.max_body_bytes)
+    loop = asyncio.get_running_loop()
+    if rules.upscales:  # decoding the source would keep all others waiting
+        wanted = await loop.run_in_executor(_ENCODERS, rules.check, body, request.headers)
+    else:
+        wanted = rules.check(body, request.headers)
+    longest = state.settings.request_timeout_seconds
+    job = Job(
+        request=wanted,
+        seeds=image_seeds(wanted.seed, wanted.count),
+        arrived=arrived,
+        deadline=arrived + min(longest, wanted.timeout_seconds or longest),
+        loop=loop,
+        done=loop.create_future(),
+    )
+    state.admission.put(job)
+    return job
+
+
+async def _client_left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _wait(request: Request, job: Job, state: ServerState) -> list[Made]:
+    """Wait for the worker, or give the job up when the client leaves or the deadline passes."""
+    left: asyncio.Future[None] = asyncio.create_task(_client_left(request))
+    either: set[asyncio.Future[Any]] = {left, job.done}
+    seconds = max(0.0, job.deadline - time.monotonic())
+    try:
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if job.done.done():
+            return job.done.result()
+        refusal = given_up(Outcome.CANCELLED if left.done() else Outcome.TIMEOUT)
+        if state.admission.leave(job, refusal.outcome):
+            state.metrics.failed(refusal.outcome, refusal.status, job.work)
+        elif job.finished:
+            return await job.done
+        # The worker has it: it goes on without, stops if nobody else waits, and does the counting.
+        job.done.cancel()
+        raise refusal
+    finally:
+        left.cancel()
+
+
+async def _encode(job: Job, made: Sequence[Made], state: ServerState) -> list[_Encoded]:
+    """Check all pictures, and encode them.
+
+    Raises
+    ------
+    RequestRefusedError
+        Status 500, if one of them is broken.
+    """
+    settings = job.request.settings
+    expected = Expected(settings.width, settings.height, state.settings.watchdog)
+    loop = asyncio.get_running_loop()
+    results = await asyncio.gather(
+        *(loop.run_in_executor(_ENCODERS, inspect, each.picture, expected) for each in made)
+    )
+    failures = [check for check, _ in results if check is not None]
+    for check in failures:
+        state.metrics.rejected(check)
+    if failures:
+        raise RequestRefusedError(
+            outcome=Outcome.WATCHDOG,
+            status=500,
+            code="image_broken",
+            message=f"the model made a broken image ({failures[0]}); it is not delivered",
+        )
+    return [
+        _Encoded(png, each, seed)
+        for (_, png), each, seed in zip(results, made, job.seeds, strict=True)
+    ]
+
+
+def _answer(
+    request: ImageRequest, images: Sequence[_Encoded], state: ServerState
+) -> dict[str, Any]:
+    settings = request.settings
+    common = {
+        "size": f"{settings.width}x{settings.height}",
+        "steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "scheduler": settings.scheduler or state.scheduler,
+    }
+    return {
+        "created": int(time.time()),
+        "data": [
+            {
+                "b64_json": image.png,
+                "revised_prompt": None,
+                "seed": image.seed,
+                "batch_size": image.made.batch_size,
+                "batch_index": image.made.batch_index,
+                "degraded": list(image.made.degraded),
+                **common,
+            }
+            for image in images
+        ],
+        "background": "opaque",
+        "output_format": "png",
+        "batch_size": max(image.made.batch_size for image in images),
+        **common,
+    }

@@ -1,38 +1,36 @@
-"""Start, warm-up, drain and exit of ``imagegen serve``."""
+"""Start, drain and exit of ``imagegen serve``."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import uvicorn
-from prometheus_client import start_http_server
-
 from imagegen.contract import ExitCode, OomPhase, Outcome, StartupFailureCode
 from imagegen.engines import loading
-from imagegen.engines.base import Engine, GenerationSettings
-from imagegen.errors import DeviceMemoryError, RequestRefusedError, StartupError
+from imagegen.engines.base import Engine
+from imagegen.errors import RequestRefusedError, StartupError
 from imagegen.server.api import build_app
+from imagegen.server.jobs import draining
+from imagegen.server.memory import device_memory
 from imagegen.server.metrics import ServerMetrics
+from imagegen.server.ports import http_port, metrics_port
 from imagegen.server.settings import ServeSettings
 from imagegen.server.state import ServerState, rules_for
-from imagegen.server.watchdog import check_picture
-from imagegen.server.worker import Worker
+from imagegen.server.warmup import sample_batch, warm_up
+from imagegen.server.worker import Ailment, Worker
 
 __all__ = ["Server", "load_engine", "serve"]
 
 _LOG = logging.getLogger(__name__)
-_CLOSING_SECONDS = 2
-_WARMUP_PROMPT = "a lighthouse on a rocky shore at dawn"
+_LAST_ANSWERS_SECONDS = 2.0
 
 
 class _StopRequestedError(BaseException):
@@ -65,7 +63,8 @@ class Server:
         self._settings = settings
         self._load = load
         self._stop = threading.Event()
-        self._broken = threading.Event()
+        self._ailment: Ailment | None = None
+        self._on_cpu = False
         self.metrics = ServerMetrics(
             model=settings.model_name, revision=settings.revision, edges=settings.latency_edges
         )
@@ -83,14 +82,17 @@ class Server:
         StartupError
             If the server could not become ready.
         """
-        with self._metrics_port(), self._http_port():
+        settings = self._settings
+        with (
+            metrics_port(settings.host, settings.metrics_port, self.metrics.registry),
+            http_port(settings.host, settings.port, build_app(self.state)),
+        ):
             worker = self._start()
-            _LOG.info("ready: model %s", self._settings.model_name)
+            _LOG.info("ready: model %s", settings.model_name)
             self._stop.wait()
-            if self._broken.is_set():
-                self.state.close()
-                return ExitCode.CRASHED
-            return self._drain(worker)
+            if self._ailment is None:
+                return self._drain(worker)
+            return self._give_up(self._ailment)
 
     def _start(self) -> Worker:
         began = time.monotonic()
@@ -98,12 +100,16 @@ class Server:
             engine = self._load(self._settings)
         except StartupError as failure:
             if failure.code in {StartupFailureCode.CUDA_OOM, StartupFailureCode.HOST_OOM}:
-                self.metrics.startup_oom(OomPhase.LOAD)
+                self.metrics.ran_out_of_memory(OomPhase.LOAD, recovered=False)
             raise
         loaded = time.monotonic()
+        self._on_cpu = engine.device == "cpu"
         self.metrics.load_seconds.set(loaded - began)
+        description = engine.describe()
         self.metrics.engine_loaded(
-            device=engine.device, description=engine.describe(), memory=engine.memory
+            device=engine.device,
+            description=description,
+            memory=device_memory(engine.device, engine.memory),
         )
         rules = rules_for(engine, self._settings)
         try:
@@ -112,52 +118,27 @@ class Server:
             raise StartupError(
                 StartupFailureCode.MODEL_INVALID, f"--width and --height: {refusal.message}"
             ) from refusal
-        self._warm_up(engine)
+        warm_up(engine, self._settings, metrics=self.metrics, costs=self.state.costs)
         self.metrics.warmup_seconds.set(time.monotonic() - loaded)
-        worker = Worker(
-            engine=engine,
-            admission=self.state.admission,
-            metrics=self.metrics,
-            max_batch_size=self._settings.limits.max_batch_size,
-            on_broken=self._break,
-        )
+        worker = self._worker(engine)
         worker.start()
-        self.state.open(rules)
+        self.state.open(rules, worker, scheduler=description.get("scheduler", ""))
         return worker
 
-    def _warm_up(self, engine: Engine) -> None:
-        """Make one batch of the largest size, so that trouble shows before users do."""
-        defaults = self._settings.defaults
-        count = 1 if engine.is_remote else self._settings.limits.max_batch_size
-        batch = engine.example(
-            _WARMUP_PROMPT,
-            count,
-            GenerationSettings(
-                defaults.width, defaults.height, defaults.steps, defaults.guidance_scale
-            ),
+    def _worker(self, engine: Engine) -> Worker:
+        return Worker(
+            engine=engine,
+            admission=self.state.admission,
+            limits=self.state.memory_limits,
+            metrics=self.metrics,
+            check=sample_batch(engine, self._settings, count=1, steps=1),
+            most_ooms=self._settings.most_ooms,
+            on_ailing=self.state.set_ailing,
+            on_broken=self._break,
         )
-        what = f"{count} x {defaults.width}x{defaults.height} at {defaults.steps} steps"
-        try:
-            made = engine.generate(batch, should_stop=lambda: False)
-        except DeviceMemoryError as error:
-            self.metrics.startup_oom(OomPhase.WARMUP)
-            cpu = engine.device == "cpu"
-            code = StartupFailureCode.HOST_OOM if cpu else StartupFailureCode.CUDA_OOM
-            raise StartupError(
-                code, f"no memory to warm up with {what}; lower the size or --max-batch-size"
-            ) from error
-        except Exception as error:
-            raise StartupError(
-                StartupFailureCode.WARMUP_FAILED, f"generating {what} failed: {error}"
-            ) from error
-        if any(check_picture(picture) == "non_finite" for picture in made.images):
-            raise StartupError(
-                StartupFailureCode.WARMUP_FAILED,
-                f"generating {what} gave pixels that are not numbers; try another --precision",
-            )
 
-    def _break(self) -> None:
-        self._broken.set()
+    def _break(self, ailment: Ailment) -> None:
+        self._ailment = ailment
         self._stop.set()
 
     def _drain(self, worker: Worker) -> ExitCode:
@@ -165,72 +146,43 @@ class Server:
         deadline = time.monotonic() + self._settings.drain_seconds
         self.state.close()
         worker.join(self._settings.drain_seconds)
-        if worker.is_alive():
+        if self._ailment is not None:
+            return self._give_up(self._ailment)
+        self._wait_for_answers(deadline)
+        if worker.is_alive() or self.state.open_requests:
             _LOG.warning("drain deadline passed; %d requests given up", self.state.open_requests)
-            for _ in self.state.admission.give_up():
-                self.metrics.refused(Outcome.BUSY, 503)
+            self.state.give_up(draining())
             return ExitCode.DRAIN_DEADLINE
         _LOG.info("drained with %.1f s to spare", deadline - time.monotonic())
         return ExitCode.DRAINED
 
-    @contextlib.contextmanager
-    def _metrics_port(self) -> Iterator[None]:
-        port = self._settings.metrics_port
-        try:
-            server, thread = start_http_server(
-                port, addr=self._settings.host, registry=self.metrics.registry
-            )
-        except OSError as error:
-            raise _port_unavailable("--metrics-port", port, error) from error
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-    @contextlib.contextmanager
-    def _http_port(self) -> Iterator[None]:
-        """Answer HTTP in a thread of its own: the main thread keeps the signals."""
-        listener = _listen(self._settings.host, self._settings.port)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                build_app(self.state),
-                access_log=False,
-                log_config=None,
-                lifespan="off",
-                timeout_graceful_shutdown=_CLOSING_SECONDS,
+    def _give_up(self, ailment: Ailment) -> ExitCode:
+        """End because the engine can make no more pictures; everybody gets an answer first."""
+        _LOG.critical("the server ends: %s", ailment.message)
+        self.state.close()
+        self.state.give_up(
+            RequestRefusedError(
+                outcome=Outcome.ERROR,
+                status=503,
+                code="device_failed",
+                message="the device has failed and the server starts anew; send the request again",
+                retry_after=5,
             )
         )
-        thread = threading.Thread(
-            target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
-        )
-        thread.start()
-        try:
-            yield
-        finally:
-            # Idle connections are closed at once; answers on their way have a moment.
-            server.should_exit = True
-            thread.join(_CLOSING_SECONDS + 1)
-            listener.close()
+        self._wait_for_answers(time.monotonic() + _LAST_ANSWERS_SECONDS)
+        _write_termination_log(self._settings.termination_log, self._diagnosis(ailment))
+        return ailment.exit_code
 
+    def _diagnosis(self, ailment: Ailment) -> str:
+        code = StartupFailureCode.DEVICE_FAILED
+        if ailment.exit_code is ExitCode.OUT_OF_MEMORY:
+            code = StartupFailureCode.HOST_OOM if self._on_cpu else StartupFailureCode.CUDA_OOM
+        return f"{code}: {ailment.message}"
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise _port_unavailable("--port", port, error) from error
-    return listener
-
-
-def _port_unavailable(option: str, port: int, error: OSError) -> StartupError:
-    return StartupError(
-        StartupFailureCode.PORT_UNAVAILABLE, f"{option} {port} cannot be used: {error.strerror}"
-    )
+    def _wait_for_answers(self, deadline: float) -> None:
+        """Let pictures that are made be encoded and sent."""
+        while self.state.open_requests and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def _write_termination_log(path: Path, text: str) -> None:

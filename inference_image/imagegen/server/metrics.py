@@ -14,6 +14,7 @@ from prometheus_client import (
     Histogram,
     Info,
     Metric,
+    ProcessCollector,
     Summary,
     disable_created_metrics,
 )
@@ -42,15 +43,17 @@ class ConsistentRegistry(CollectorRegistry):
 
 @dataclass
 class Work:
-    """What the engine did for one request, failed attempts included; times in seconds."""
+    """A request's share of the engine's time, failed attempts included; times in seconds."""
 
     busy_seconds: float = 0.0
-    wasted_seconds: float = 0.0
-    ooms: list[OomPhase] = field(default_factory=list)
-    splits: int = 0
-    batch_sizes: list[int] = field(default_factory=list)
-    stages: list[dict[str, float]] = field(default_factory=list)
-    steps: list[float] = field(default_factory=list)
+    wasted: dict[str, float] = field(default_factory=dict)
+    """What of that time went into attempts that made nothing, by reason."""
+
+    def took(self, seconds: float, *, wasted: str | None = None) -> None:
+        """Add an attempt, and the reason if it made nothing."""
+        self.busy_seconds += seconds
+        if wasted is not None:
+            self.wasted[wasted] = self.wasted.get(wasted, 0.0) + seconds
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class ServerMetrics:
         self._define_requests()
         self._define_work()
         self._define_state()
+        ProcessCollector(namespace="imagegen", registry=self.registry)
 
     # -- definitions -------------------------------------------------------------------------------
     def _counter(self, name: str, text: str, labels: Mapping[str, Iterable[object]]) -> Counter:
@@ -175,7 +179,7 @@ class ServerMetrics:
         )
         self._splits = self._counter(
             contract.BATCH_SPLITS_TOTAL,
-            "Batches split in half.",
+            "Batches split in halves.",
             {"reason": contract.SPLIT_REASONS},
         )
         self._busy = self._counter(
@@ -185,7 +189,7 @@ class ServerMetrics:
         )
         self._wasted = self._counter(
             contract.GPU_WASTED_SECONDS_TOTAL,
-            "Busy time that brought no image.",
+            "Busy time that brought no image, as far as that is known when a request ends.",
             {"reason": contract.WASTE_REASONS},
         )
         self._watchdog = self._counter(
@@ -235,21 +239,40 @@ class ServerMetrics:
         """Note how long a request waited until the worker took it."""
         self._queue_duration.labels(*self._common).observe(seconds)
 
-    def startup_oom(self, phase: OomPhase) -> None:
-        """Count a lack of memory that ends the process."""
-        self._oom.labels(*self._common, phase, "false").inc()
+    def ran_out_of_memory(self, phase: OomPhase, *, recovered: bool) -> None:
+        """Count a lack of memory; `recovered` if its pictures were made all the same."""
+        self._oom.labels(*self._common, phase, str(recovered).lower()).inc()
+
+    def split(self, reason: str) -> None:
+        """Count a batch that was split in halves."""
+        self._splits.labels(*self._common, reason).inc()
+
+    def made_batch(self, size: int, stages: Mapping[str, float], steps: Iterable[float]) -> None:
+        """Note a batch that was made, and its seconds per stage and per step."""
+        with self.registry.lock:
+            self._batch_size.labels(*self._common).observe(size)
+            for stage, seconds in stages.items():
+                self._stages.labels(*self._common, stage).observe(seconds)
+            for seconds in steps:
+                self._steps.labels(*self._common).observe(seconds)
 
     def rejected(self, check: str) -> None:
         """Count a picture that the watchdog kept back."""
         self._watchdog.labels(*self._common, check).inc()
 
     def failed(self, outcome: Outcome, status: int, work: Work) -> None:
-        """Count a request that the worker had taken and that got an error."""
+        """Count a request that was accepted and that got an error."""
         with self.registry.lock:
             self._requests.labels(*self._common, outcome, status).inc()
-            self._worked(work, recovered="false")
-            if work.busy_seconds:
-                self._wasted.labels(*self._common, outcome).inc(work.busy_seconds)
+            self.wasted(
+                work.busy_seconds, outcome if outcome in contract.WASTE_REASONS else "error"
+            )
+
+    def wasted(self, seconds: float, reason: str) -> None:
+        """Count busy time that brought no image."""
+        with self.registry.lock:
+            self._worked(seconds)
+            self._wasted.labels(*self._common, reason).inc(seconds)
 
     def served(self, served: Served, work: Work) -> None:
         """Count a request that was answered with pictures."""
@@ -257,9 +280,9 @@ class ServerMetrics:
         log_seconds = contract.log_duration(served.duration_seconds)
         with self.registry.lock:
             self._requests.labels(*self._common, Outcome.OK, 200).inc()
-            self._worked(work, recovered="true")
-            if work.wasted_seconds:
-                self._wasted.labels(*self._common, "oom").inc(work.wasted_seconds)
+            self._worked(work.busy_seconds)
+            for reason, seconds in work.wasted.items():
+                self._wasted.labels(*self._common, reason).inc(seconds)
             self._duration.labels(*self._common, size).observe(served.duration_seconds)
             self._images.labels(*self._common, size).inc(served.images)
             pixels = served.width * served.height * served.images
@@ -272,17 +295,6 @@ class ServerMetrics:
             stage = self._stages.labels(*self._common, "postprocess")
             stage.observe(served.postprocess_seconds)
 
-    def _worked(self, work: Work, *, recovered: str) -> None:
-        if self._device is not None and work.busy_seconds:
-            self._busy.labels(*self._common, self._device).inc(work.busy_seconds)
-        for phase in work.ooms:
-            self._oom.labels(*self._common, phase, recovered).inc()
-        if work.splits:
-            self._splits.labels(*self._common, "oom").inc(work.splits)
-        for size in work.batch_sizes:
-            self._batch_size.labels(*self._common).observe(size)
-        for stages in work.stages:
-            for stage, seconds in stages.items():
-                self._stages.labels(*self._common, stage).observe(seconds)
-        for seconds in work.steps:
-            self._steps.labels(*self._common).observe(seconds)
+    def _worked(self, seconds: float) -> None:
+        if self._device is not None and seconds:
+            self._busy.labels(*self._common, self._device).inc(seconds)

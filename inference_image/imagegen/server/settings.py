@@ -29,7 +29,9 @@ class Limits:
     max_batch_size: int
     max_images_per_request: int
     max_pixels: int
+    max_aspect_ratio: float = 8.0
     max_prompt_characters: int = 2000
+    max_user_characters: int = 512
     max_guidance_scale: float = 50.0
     max_body_bytes: int = 65536
 
@@ -48,7 +50,16 @@ class ServeSettings:
     port: int = contract.HTTP_PORT
     metrics_port: int = contract.METRICS_PORT
     queue_capacity: int = 16
+    """Requests that may wait."""
+    queue_seconds: float | None = None
+    """Estimated time of the engine that accepted work may take; None is the request's time-out."""
+    batch_window_seconds: float = 0.005
+    """Longest that a request waits for others to run with it, if others may come."""
     request_timeout_seconds: float = contract.REQUEST_TIMEOUT_SECONDS
+    watchdog: frozenset[str] = frozenset(contract.WATCHDOG_CHECKS)
+    """Checks of finished pictures, of `contract.WATCHDOG_CHECKS`."""
+    most_ooms: int = 3
+    """Single pictures in a row without memory, after which it is checked whether any fits."""
     drain_seconds: float = 20.0
     termination_log: Path = Path(contract.TERMINATION_LOG)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from imagegen.contract import Outcome
-from imagegen.engines.base import Engine
+from imagegen.engines.base import Engine, GenerationSettings
 from imagegen.errors import RequestRefusedError
-from imagegen.server.admission import Admission, draining
+from imagegen.server.admission import Admission, Bounds
+from imagegen.server.costs import CostModel
+from imagegen.server.jobs import draining
 from imagegen.server.metrics import ServerMetrics
+from imagegen.server.oom import MemoryLimits
 from imagegen.server.settings import ServeSettings
 from imagegen.server.validation import EngineRules, RequestRules
+from imagegen.server.worker import Worker
 
 __all__ = ["ServerState", "rules_for"]
 
@@ -21,11 +26,7 @@ def rules_for(engine: Engine, settings: ServeSettings) -> RequestRules:
         model_name=settings.model_name,
         defaults=settings.defaults,
         limits=settings.limits,
-        engine=EngineRules(
-            size_multiple=engine.size_multiple,
-            max_side=engine.max_side,
-            takes_negative_prompt=engine.takes_negative_prompt,
-        ),
+        engine=EngineRules.of(engine),
     )
 
 
@@ -38,29 +39,85 @@ class ServerState:
     def __init__(self, settings: ServeSettings, metrics: ServerMetrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.admission = Admission(settings.queue_capacity)
+        self.costs = CostModel()
+        self.memory_limits = MemoryLimits(settings.limits.max_batch_size)
+        self.admission = Admission(
+            Bounds(
+                requests=settings.queue_capacity,
+                seconds=settings.queue_seconds or settings.request_timeout_seconds,
+                window_seconds=settings.batch_window_seconds,
+            ),
+            costs=self.costs,
+            limits=self.memory_limits,
+        )
+        self.scheduler = ""
+        """Name of the sampler of requests that ask for none."""
         self._lock = threading.Lock()
         self._rules: RequestRules | None = None
+        self._worker: Worker | None = None
+        self._hung_seconds = settings.request_timeout_seconds
         self._draining = False
+        self._ailing = False
         self._open_requests = 0
         metrics.queue_capacity.set(settings.queue_capacity)
         metrics.queue_depth.set_function(self.admission.depth)
         metrics.inflight.set_function(lambda: self._open_requests)
         metrics.ready.set_function(lambda: float(self.ready))
 
-    @property
-    def ready(self) -> bool:
-        """Whether new requests are taken."""
-        return self._rules is not None and not self._draining
+    # -- the life of the server --------------------------------------------------------------------
+    def open(self, rules: RequestRules, worker: Worker, *, scheduler: str) -> None:
+        """Begin to take requests.
 
-    def open(self, rules: RequestRules) -> None:
-        """Begin to take requests."""
+        Parameters
+        ----------
+        rules
+            What a request may ask for.
+        worker
+            Serves the queue.
+        scheduler
+            Name of the sampler of requests that ask for none.
+        """
+        self._hung_seconds = max(self._hung_seconds, 3 * self._longest_batch(rules))
+        self.scheduler = scheduler
+        self._worker = worker
         self._rules = rules
 
     def close(self) -> None:
         """Take no new requests; accepted ones are still served."""
         self._draining = True
         self.admission.close()
+
+    def set_ailing(self, ailing: bool) -> None:  # noqa: FBT001 - a callback with one argument
+        """Take no new requests while it is checked whether the device can go on."""
+        self._ailing = ailing
+
+    def give_up(self, refusal: RequestRefusedError) -> int:
+        """Answer all accepted requests with an error; give their number."""
+        jobs = self.admission.give_up(refusal)
+        for job in jobs:
+            self.metrics.failed(refusal.outcome, refusal.status, job.work)
+        return len(jobs)
+
+    # -- probes ------------------------------------------------------------------------------------
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are taken."""
+        return self._rules is not None and not self._draining and not self._ailing
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker gets on with its work, however much there is of it.
+
+        It does not when a step takes longer than any batch may: requests have a deadline, and when
+        those of a batch have passed, it is stopped at its next step.
+        """
+        worker = self._worker
+        return worker is None or worker.pulse.age() < self._hung_seconds
+
+    @property
+    def current_rules(self) -> RequestRules | None:
+        """The rules that requests are checked by, once there are any."""
+        return self._rules
 
     def rules(self) -> RequestRules:
         """Give the rules that requests are checked by.
@@ -73,26 +130,42 @@ class ServerState:
         if self._draining:
             raise draining()
         if self._rules is None:
-            raise RequestRefusedError(
-                outcome=Outcome.BUSY,
-                status=503,
-                code="not_ready",
-                message="the model is being loaded; try again later",
-                retry_after=5,
-            )
+            raise _not_ready("the model is being loaded", retry_after=5)
+        if self._ailing:
+            raise _not_ready("the device's memory is full", retry_after=5)
         return self._rules
 
+    # -- requests ----------------------------------------------------------------------------------
     def request_began(self) -> None:
         """Count a request as open."""
-        with self._lock:
-            self._open_requests += 1
+        self._change_open(1)
 
     def request_ended(self) -> None:
         """Count a request as answered."""
-        with self._lock:
-            self._open_requests -= 1
+        self._change_open(-1)
 
     @property
     def open_requests(self) -> int:
         """Requests that are not answered yet."""
         return self._open_requests
+
+    def _change_open(self, change: int) -> None:
+        with self._lock:
+            self._open_requests += change
+            self.admission.open_changed(self._open_requests)
+
+    def _longest_batch(self, rules: RequestRules) -> float:
+        """Estimate the seconds of the largest batch that requests may make up."""
+        side = math.isqrt(rules.limits.max_pixels)
+        largest = GenerationSettings(side, side, rules.max_steps, rules.defaults.guidance_scale)
+        return self.costs.estimate(largest, rules.limits.max_batch_size)
+
+
+def _not_ready(why: str, *, retry_after: int) -> RequestRefusedError:
+    return RequestRefusedError(
+        outcome=Outcome.BUSY,
+        status=503,
+        code="not_ready",
+        message=f"{why}; try again later",
+        retry_after=retry_after,
+    )

@@ -6,49 +6,61 @@ nothing here is left to it.
 
 from __future__ import annotations
 
-import json
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
 
-from imagegen.contract import Outcome
-from imagegen.engines.base import GenerationSettings
-from imagegen.errors import RequestRefusedError
+from imagegen.contract import BATCH_HEADER, TIMEOUT_HEADER
+from imagegen.engines.base import Engine, GenerationSettings, Picture, Task
+from imagegen.server.fields import FIXED, Fields, refuse
 from imagegen.server.settings import Defaults, Limits
+from imagegen.server.sources import read_source
 
-__all__ = ["MAX_SEED", "EngineRules", "ImageRequest", "RequestRules"]
+__all__ = ["LEAST_SIDE", "MAX_SEED", "EngineRules", "ImageRequest", "RequestRules"]
 
 MAX_SEED = 2**32 - 1
 """CPU generators use 32 bits of a seed; larger ones would collide in silence."""
 
-_FIELDS = (
-    "prompt",
-    "model",
-    "n",
-    "size",
-    "response_format",
-    "output_format",
-    "user",
-    "negative_prompt",
-    "num_inference_steps",
-    "guidance_scale",
-    "seed",
-)
+LEAST_SIDE = 16
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_LEAST_SIDE = 16
+_SOURCE_BYTES_PER_PIXEL = 6
+"""Of a source: three bytes a pixel, a little more for noise in a PNG, and base64 on top."""
 
 
 @dataclass(frozen=True)
 class EngineRules:
-    """What the loaded model's architecture allows."""
+    """What the loaded model allows; the fields are those of :class:`Engine`."""
 
     size_multiple: int
     max_side: int
     takes_negative_prompt: bool
+    schedulers: tuple[str, ...] = ()
+    max_prompt_tokens: int | None = None
+    count_tokens: Callable[[str], int | None] = lambda _prompt: None
+    task: Task = Task.GENERATE
+    scale: int = 1
+    max_steps: int | None = None
+    guidance_range: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, engine: Engine) -> EngineRules:
+        """Ask an engine."""
+        return cls(
+            size_multiple=engine.size_multiple,
+            max_side=engine.max_side,
+            takes_negative_prompt=engine.takes_negative_prompt,
+            schedulers=engine.schedulers,
+            max_prompt_tokens=engine.max_prompt_tokens,
+            count_tokens=engine.count_tokens,
+            task=engine.task,
+            scale=engine.scale,
+            max_steps=engine.max_steps,
+            guidance_range=engine.guidance_range,
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageRequest:
     """A checked request."""
 
@@ -59,60 +71,12 @@ class ImageRequest:
     settings: GenerationSettings
     request_class_size: tuple[int, int] | None
     request_class_steps: int | None
-
-
-def _refuse(param: str | None, message: str, *, code: str = "invalid_value") -> NoReturn:
-    raise RequestRefusedError(
-        outcome=Outcome.INVALID, status=400, code=code, message=message, param=param
-    )
-
-
-def _no_constant(name: str) -> NoReturn:
-    _refuse(None, f"the body holds {name}, which is not JSON", code="invalid_json")
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        _refuse(None, "the body must be a JSON object in UTF-8", code="invalid_json")
-    if not isinstance(fields, dict):
-        _refuse(None, "the body must be a JSON object", code="invalid_json")
-    for name in fields:
-        if name not in _FIELDS:
-            allowed = ", ".join(_FIELDS)
-            shown = ascii(name[:64])  # a name may hold what no answer can carry
-            _refuse(shown[1:-1], f"unknown field {shown}; allowed: {allowed}", code="unknown_field")
-    # As in the OpenAI API, null is the same as leaving the field out.
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _whole(fields: dict[str, Any], name: str, low: int, high: int) -> int | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        _refuse(name, f"{name} must be a whole number from {low} to {high}")
-    return value
-
-
-def _text(fields: dict[str, Any], name: str, most: int) -> str | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip() or len(value) > most:
-        _refuse(name, f"{name} must be a text of 1 to {most} characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        _refuse(name, f"{name} must be valid Unicode text, without lone surrogates")
-    return value
-
-
-def _choice(fields: dict[str, Any], name: str, allowed: str) -> None:
-    value = fields.get(name, allowed)
-    if value != allowed:
-        _refuse(name, f"{name} must be {allowed!r}")
+    pinned_batch: int | None = None
+    """Pictures of every batch it runs in, without other requests; None if that is free."""
+    timeout_seconds: float | None = None
+    """How long the client waits, if it says."""
+    source: Picture | None = None
+    """The picture to enlarge."""
 
 
 @dataclass(frozen=True)
@@ -124,27 +88,66 @@ class RequestRules:
     limits: Limits
     engine: EngineRules
 
-    def check(self, body: bytes) -> ImageRequest:
-        """Check the body of a request.
+    @property
+    def upscales(self) -> bool:
+        """Whether requests bring the picture to enlarge."""
+        return self.engine.task is Task.UPSCALE
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that a body may have."""
+        own = ("negative_prompt", "num_inference_steps", "guidance_scale", "seed", "scheduler")
+        source = ("image",) if self.upscales else ()
+        return ("prompt", "model", "n", "size", "user", *own, *source, *FIXED)
+
+    @property
+    def max_steps(self) -> int:
+        """Most denoising steps of a request."""
+        return min(self.limits.max_steps, self.engine.max_steps or self.limits.max_steps)
+
+    @property
+    def guidance(self) -> tuple[float, float]:
+        """Least and greatest guidance scale of a request."""
+        low, high = self.engine.guidance_range or (0.0, math.inf)
+        return max(0.0, low), min(self.limits.max_guidance_scale, high)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Size of the largest body that can be a request."""
+        pixels = self.limits.max_pixels // self.engine.scale**2 if self.upscales else 0
+        return self.limits.max_body_bytes + pixels * _SOURCE_BYTES_PER_PIXEL
+
+    def check(self, body: bytes, headers: Mapping[str, str] | None = None) -> ImageRequest:
+        """Check a request.
+
+        Parameters
+        ----------
+        body
+            A JSON object in UTF-8.
+        headers
+            With names in any case; those that are not ours do not matter.
 
         Raises
         ------
         RequestRefusedError
             Status 400, with the field and what is allowed in it.
         """
-        fields = _parse(body)
-        prompt = _text(fields, "prompt", self.limits.max_prompt_characters)
+        pinned_batch, timeout_seconds = self._headers(headers or {})
+        fields = Fields(body, self.fields)
+        prompt = fields.text("prompt", self.limits.max_prompt_characters)
         if prompt is None:
-            _refuse("prompt", "prompt is missing: say what the image shall show")
-        if fields.get("model", self.model_name) != self.model_name:
-            _refuse("model", f"model must be {self.model_name!r}", code="model_not_found")
-        _text(fields, "user", self.limits.max_prompt_characters)
-        _choice(fields, "response_format", "b64_json")
-        _choice(fields, "output_format", "png")
-        count = _whole(fields, "n", 1, self.limits.max_images_per_request)
-        seed = _whole(fields, "seed", 0, MAX_SEED)
-        size = self._size(fields)
-        steps = _whole(fields, "num_inference_steps", 1, self.limits.max_steps)
+            refuse("prompt", "prompt is missing: say what the image shall show")
+        self._check_tokens("prompt", prompt)
+        if fields.get("model") not in (None, self.model_name):
+            refuse("model", f"model must be {self.model_name!r}", code="model_not_found")
+        fields.text("user", self.limits.max_user_characters)
+        fields.check_fixed()
+        count = fields.whole("n", 1, self.limits.max_images_per_request)
+        seed = fields.whole("seed", 0, MAX_SEED)
+        source = self._source(fields)
+        size = self._size(fields, source)
+        steps = fields.whole("num_inference_steps", 1, self.max_steps)
+        guidance = fields.number("guidance_scale", *self.guidance)
         width, height = size or (self.defaults.width, self.defaults.height)
         return ImageRequest(
             prompt=prompt,
@@ -155,22 +158,15 @@ class RequestRules:
                 width=width,
                 height=height,
                 steps=steps or self.defaults.steps,
-                guidance_scale=self._guidance(fields),
+                guidance_scale=self.defaults.guidance_scale if guidance is None else guidance,
+                scheduler=fields.choice("scheduler", self.engine.schedulers),
             ),
             request_class_size=size,
             request_class_steps=steps,
+            pinned_batch=pinned_batch,
+            timeout_seconds=timeout_seconds,
+            source=source,
         )
-
-    def _size(self, fields: dict[str, Any]) -> tuple[int, int] | None:
-        value = fields.get("size")
-        if value is None or value == "auto":
-            return None
-        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-        if match is None:
-            _refuse("size", "size must look like '512x512': width x height in pixels")
-        width, height = int(match[1]), int(match[2])
-        self.check_size(width, height)
-        return width, height
 
     def check_size(self, width: int, height: int) -> None:
         """Check that the model can make pictures of a size and that the limits allow it.
@@ -181,26 +177,69 @@ class RequestRules:
             As :meth:`check` does.
         """
         multiple, longest = self.engine.size_multiple, self.engine.max_side
-        if any(side % multiple or not _LEAST_SIDE <= side <= longest for side in (width, height)):
-            _refuse(
+        if any(side % multiple or not LEAST_SIDE <= side <= longest for side in (width, height)):
+            refuse(
                 "size",
-                f"width and height must be multiples of {multiple} from {_LEAST_SIDE} to {longest}",
+                f"width and height must be multiples of {multiple} from {LEAST_SIDE} to {longest}",
             )
         if width * height > self.limits.max_pixels:
-            _refuse("size", f"width times height must not exceed {self.limits.max_pixels} pixels")
+            refuse("size", f"width times height must not exceed {self.limits.max_pixels} pixels")
+        most = self.limits.max_aspect_ratio
+        if max(width, height) > most * min(width, height):
+            refuse("size", f"no side may be more than {most:g} times as long as the other")
 
-    def _guidance(self, fields: dict[str, Any]) -> float:
-        value = fields.get("guidance_scale")
-        if value is None:
-            return self.defaults.guidance_scale
-        most = self.limits.max_guidance_scale
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value <= most or not math.isfinite(value):
-            _refuse("guidance_scale", f"guidance_scale must be a number from 0 to {most:g}")
-        return float(value)
+    def _headers(self, headers: Mapping[str, str]) -> tuple[int | None, float | None]:
+        batch, timeout = headers.get(BATCH_HEADER), headers.get(TIMEOUT_HEADER)
+        pinned = None
+        if batch is not None:
+            most = self.limits.max_batch_size
+            pinned = int(batch) if re.fullmatch(r"[0-9]{1,4}", batch) else 0
+            if not 1 <= pinned <= most:
+                refuse(BATCH_HEADER, f"{BATCH_HEADER} must be a whole number from 1 to {most}")
+        if timeout is None:
+            return pinned, None
+        match = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", timeout)
+        if match is None or not float(timeout):
+            refuse(TIMEOUT_HEADER, f"{TIMEOUT_HEADER} must be a number of seconds above 0")
+        return pinned, float(timeout)
 
-    def _negative_prompt(self, fields: dict[str, Any]) -> str | None:
-        text = _text(fields, "negative_prompt", self.limits.max_prompt_characters)
-        if text is not None and not self.engine.takes_negative_prompt:
-            _refuse("negative_prompt", "this model takes no negative_prompt; leave it out")
+    def _check_tokens(self, name: str, prompt: str) -> None:
+        """Refuse a prompt of which the model would not read all: it would do so in silence."""
+        most = self.engine.max_prompt_tokens
+        count = None if most is None else self.engine.count_tokens(prompt)
+        if most is not None and count is not None and count > most:
+            message = f"{name} has {count} tokens, of which the model reads {most}: shorten it"
+            refuse(name, message, code="too_many_tokens")
+
+    def _size(self, fields: Fields, source: Picture | None) -> tuple[int, int] | None:
+        value = fields.get("size")
+        if source is not None:
+            if value not in (None, "auto"):
+                refuse("size", "leave size out: it follows from the image")
+            height, width = (side * self.engine.scale for side in source.shape[:2])
+            self.check_size(width, height)
+            return width, height
+        if value is None or value == "auto":
+            return None
+        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            refuse("size", "size must look like '512x512': width x height in pixels")
+        width, height = int(match[1]), int(match[2])
+        self.check_size(width, height)
+        return width, height
+
+    def _source(self, fields: Fields) -> Picture | None:
+        if not self.upscales:
+            return None
+        value = fields.get("image")
+        if not isinstance(value, str):
+            refuse("image", "image is missing: the PNG to enlarge, in base64")
+        return read_source(value, max_pixels=self.limits.max_pixels // self.engine.scale**2)
+
+    def _negative_prompt(self, fields: Fields) -> str | None:
+        text = fields.text("negative_prompt", self.limits.max_prompt_characters)
+        if text is not None:
+            if not self.engine.takes_negative_prompt:
+                refuse("negative_prompt", "this model takes no negative_prompt; leave it out")
+            self._check_tokens("negative_prompt", text)
         return text

@@ -5,39 +5,50 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from imagegen.contract import OomPhase, Outcome
-from imagegen.engines.base import Batch, Engine, Images
-from imagegen.errors import (
-    DeviceMemoryError,
-    EngineBrokenError,
-    GenerationCancelledError,
-    RequestRefusedError,
-)
-from imagegen.server.admission import Admission, Answer, Job
+from imagegen.contract import ExitCode, OomPhase
+from imagegen.engines.base import Batch, Engine
+from imagegen.errors import DeviceMemoryError, EngineBrokenError
+from imagegen.server.admission import Admission
+from imagegen.server.attempts import Attempts
+from imagegen.server.batching import Slot
+from imagegen.server.jobs import Job, given_up
 from imagegen.server.metrics import ServerMetrics
-from imagegen.server.watchdog import check_picture
+from imagegen.server.oom import MemoryLimits
 
-__all__ = ["Worker", "batches"]
+__all__ = ["Ailment", "Pulse", "Worker"]
 
 _LOG = logging.getLogger(__name__)
 
 
-def batches(job: Job, max_batch_size: int) -> list[Batch]:
-    """Cut a job's pictures into batches of at most `max_batch_size`."""
-    request = job.request
-    return [
-        Batch(
-            (request.prompt,) * len(seeds),
-            seeds,
-            request.settings,
-            (request.negative_prompt,) * len(seeds),
-        )
-        for start in range(0, len(job.seeds), max_batch_size)
-        if (seeds := job.seeds[start : start + max_batch_size])
-    ]
+class Pulse:
+    """Tells from outside whether a thread that works gets on with it."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def beat(self) -> None:
+        """Note that work has begun or gone one step further."""
+        self._last = time.monotonic()
+
+    def rest(self) -> None:
+        """Note that there is nothing to do."""
+        self._last = None
+
+    def age(self) -> float:
+        """Give the seconds since the last beat; 0 at rest."""
+        last = self._last
+        return 0.0 if last is None else time.monotonic() - last
+
+
+@dataclass(frozen=True)
+class Ailment:
+    """Why the process has to end."""
+
+    exit_code: ExitCode
+    message: str
 
 
 class Worker(threading.Thread):
@@ -47,14 +58,16 @@ class Worker(threading.Thread):
     ----------
     engine
         Used by this thread alone from its start on.
-    admission
-        Where jobs come from.
-    metrics
-        Where failures are counted; successes are counted when their answer is ready.
-    max_batch_size
-        Most pictures of one engine call.
+    admission, limits, metrics
+        Shared with the rest of the server.
+    check
+        A single picture that always has to fit.
+    most_ooms
+        After so many single pictures in a row without memory, `check` is tried.
+    on_ailing
+        Told True before that and False when the check went well: no new work in between.
     on_broken
-        Called when the engine needs a new process.
+        Told why the process has to end.
     """
 
     def __init__(
@@ -62,123 +75,94 @@ class Worker(threading.Thread):
         *,
         engine: Engine,
         admission: Admission,
+        limits: MemoryLimits,
         metrics: ServerMetrics,
-        max_batch_size: int,
-        on_broken: Callable[[], None],
+        check: Batch,
+        most_ooms: int,
+        on_ailing: Callable[[bool], None],
+        on_broken: Callable[[Ailment], None],
     ) -> None:
         super().__init__(name="worker", daemon=True)
+        self.pulse = Pulse()
         self._engine = engine
         self._admission = admission
         self._metrics = metrics
-        self._max_batch_size = max_batch_size
+        self._check = check
+        self._most_ooms = most_ooms
+        self._on_ailing = on_ailing
         self._on_broken = on_broken
+        self._attempts = Attempts(
+            engine=engine,
+            admission=admission,
+            limits=limits,
+            metrics=metrics,
+            beat=self.pulse.beat,
+        )
 
     def run(self) -> None:
-        """Take jobs until there will be no more."""
-        while (job := self._admission.take()) is not None:
-            self._metrics.waited(time.monotonic() - job.arrived)
-            try:
-                answer = self._serve(job)
-            except RequestRefusedError as refusal:
-                self._metrics.failed(refusal.outcome, refusal.status, job.work)
-                job.fail(refusal)
-            else:
-                job.succeed(answer)
-            self._admission.worked(job.work.busy_seconds)
-
-    def _serve(self, job: Job) -> Answer:
-        """Make all pictures of a job; whatever goes wrong becomes a refusal."""
-        if self._should_stop(job):
-            raise _given_up(job)
+        """Take batches until there will be no more, or the engine can make none."""
+        ailment: Ailment | None = None
         try:
-            images = self._generate(job)
-        except RequestRefusedError:
-            raise
-        except GenerationCancelledError as error:
-            raise _given_up(job) from error
-        except DeviceMemoryError as error:
-            raise RequestRefusedError(
-                outcome=Outcome.OOM,
-                status=503,
-                code="gpu_out_of_memory",
-                message="no memory for one such image; ask for a smaller size",
-            ) from error
+            while ailment is None and (batch := self._admission.take()):
+                ailment = self._serve(batch)
+                self.pulse.rest()
+        except Exception:  # noqa: BLE001 - without a worker the process is of no use
+            _LOG.exception("the worker failed")
+            ailment = Ailment(ExitCode.CRASHED, "internal error of the worker")
+        if ailment is not None:
+            self._on_broken(ailment)
+
+    def _serve(self, batch: Sequence[Slot[Job]]) -> Ailment | None:
+        self.pulse.beat()
+        for job in {id(slot.owner): slot.owner for slot in batch}.values():
+            if not job.started:
+                job.started = True
+                self._metrics.waited(time.monotonic() - job.arrived)
+        ailment: Ailment | None = None
+        try:
+            self._attempts.run(batch)
         except EngineBrokenError as error:
-            _LOG.critical("the device needs a new process: %s", error)
-            self._on_broken()
-            raise _internal_error() from error
-        except Exception as error:
-            _LOG.exception("generation failed")
-            raise _internal_error() from error
-        failures = [failure for image in images for one in image if (failure := check_picture(one))]
-        for check in failures:
-            self._metrics.rejected(check)
-        if failures:
-            raise RequestRefusedError(
-                outcome=Outcome.WATCHDOG,
-                status=500,
-                code="image_broken",
-                message=f"the model made a broken image ({failures[0]}); it is not delivered",
-            )
-        return Answer(images, job.work.batch_sizes, job.work)
+            ailment = Ailment(ExitCode.CRASHED, f"the device needs a new process: {error}")
+        ailing = self._attempts.single_ooms >= self._most_ooms
+        if ailing:  # before anybody who is told of it can come again
+            self._on_ailing(True)
+        for job in self._admission.give_back():
+            self._settle(job)
+        return self._check_memory() if ailing and ailment is None else ailment
 
-    def _generate(self, job: Job) -> list[Images]:
-        pending = deque(batches(job, self._max_batch_size))
-        images: list[Images] = []
-        while pending:
-            batch = pending.popleft()
-            made, phase = self._attempt(batch, job)
-            # Outside of the handler: while it lasts, the exception keeps the tensors alive.
-            if made is not None:
-                images.append(made)
-            elif phase is not None:
-                if len(batch) == 1:
-                    raise DeviceMemoryError(phase)
-                job.work.splits += 1
-                pending.extendleft(reversed(batch.halves()))
-        return images
+    def _settle(self, job: Job) -> None:
+        refusal = given_up(job.left) if job.left is not None else job.failure
+        if refusal is None:
+            job.succeed()
+            return
+        self._metrics.failed(refusal.outcome, refusal.status, job.work)
+        job.fail(refusal)
 
-    def _attempt(self, batch: Batch, job: Job) -> tuple[Images | None, OomPhase | None]:
-        work = job.work
+    def _check_memory(self) -> Ailment | None:
+        """Find out whether it is the requests that are too large, or the device that is full."""
+        _LOG.warning("%d images in a row did not fit: checking", self._attempts.single_ooms)
         began = self._engine.busy_clock()
         try:
-            made = self._engine.generate(batch, should_stop=lambda: self._should_stop(job))
+            self._engine.generate(self._check, should_stop=self._go_on)
         except DeviceMemoryError as error:
-            phase = error.phase
+            phase: OomPhase | None = error.phase
+        except EngineBrokenError as error:
+            return Ailment(ExitCode.CRASHED, f"the device needs a new process: {error}")
         else:
-            work.batch_sizes.append(len(batch))
-            work.stages.append(made.stages)
-            work.steps.extend(made.steps)
-            return made.images, None
-        finally:
-            seconds = self._engine.busy_clock() - began
-            work.busy_seconds += seconds
-        work.wasted_seconds += seconds
-        work.ooms.append(phase)
-        return None, phase
+            phase = None
+        seconds = self._engine.busy_clock() - began
+        self._metrics.wasted(seconds, "oom")
+        if phase is not None:
+            self._metrics.ran_out_of_memory(phase, recovered=False)
+            return Ailment(
+                ExitCode.OUT_OF_MEMORY,
+                "no memory any more for a single image of the default size; the device's memory "
+                "is used by something else, or leaks",
+            )
+        self._attempts.single_ooms = 0
+        self._on_ailing(False)
+        return None
 
-    @staticmethod
-    def _should_stop(job: Job) -> bool:
-        return job.abandoned.is_set() or time.monotonic() > job.deadline
-
-
-def _given_up(job: Job) -> RequestRefusedError:
-    if job.abandoned.is_set():
-        return RequestRefusedError(
-            outcome=Outcome.CANCELLED, status=499, code="cancelled", message="the client went away"
-        )
-    return RequestRefusedError(
-        outcome=Outcome.TIMEOUT,
-        status=504,
-        code="deadline_exceeded",
-        message="the image was not ready in time; ask for less, or try again later",
-    )
-
-
-def _internal_error() -> RequestRefusedError:
-    return RequestRefusedError(
-        outcome=Outcome.ERROR,
-        status=500,
-        code="internal_error",
-        message="the image could not be made; the server's log says why",
-    )
+    def _go_on(self) -> bool:
+        self.pulse.beat()
+        return False

@@ -21,7 +21,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from imagegen import contract
-from imagegen.contract import ExitCode
+from imagegen.contract import ExitCode, OomPhase
 from imagegen.engines.base import Batch, Engine, Images, StageClock
 from imagegen.engines.diffusers.engine import DiffusersEngine
 from imagegen.engines.diffusers.loading import load_diffusers
@@ -92,10 +92,15 @@ class Trouble:
     """What a moody engine does; tests change it while the server runs."""
 
     fits: int = 64
+    phase: OomPhase = OomPhase.DECODE
+    tiles_help: bool = False
+    spared_width: int = 0
+    poison: str | None = None
     may_go_on: threading.Event = field(default_factory=threading.Event)
     calls: list[int] = field(default_factory=list)
     error: Exception | None = None
     blank: bool = False
+    engine: Engine | None = None
     started: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -114,11 +119,26 @@ class MoodyEngine(DiffusersEngine):
             raise TimeoutError("the test forgot to let the engine go on")
         if self.trouble.error is not None:
             raise self.trouble.error
-        images = super()._call(batch, clock, should_stop)
-        if len(batch) > self.trouble.fits:
-            # Memory runs out late, so that the generators of the attempt have been drawn from.
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if self.trouble.poison in batch.prompts:
+            raise ValueError("secret detail in /model/unet")
+        self._run_out(batch, OomPhase.ENCODE)
+
+        def stop_or_run_out() -> bool:
+            self._run_out(batch, OomPhase.DENOISE)
+            return should_stop()
+
+        images = super()._call(batch, clock, stop_or_run_out)
+        # Memory runs out late, so that the generators of the attempt have been drawn from.
+        self._run_out(batch, OomPhase.DECODE)
         return images * 0 if self.trouble.blank else images
+
+    def _run_out(self, batch: Batch, phase: OomPhase) -> None:
+        settings = batch.settings
+        spared = settings.width <= self.trouble.spared_width or (
+            self.trouble.tiles_help and settings.tiled_decoding
+        )
+        if phase is self.trouble.phase and len(batch) > self.trouble.fits and not spared:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def free_port() -> int:
@@ -135,6 +155,7 @@ class Running:
     settings: ServeSettings
     http: httpx.Client
     outcome: list[ExitCode | BaseException]
+    thread: threading.Thread
 
     @property
     def url(self) -> str:
@@ -142,6 +163,11 @@ class Running:
 
     def generate(self, **fields: Any) -> httpx.Response:
         return self.http.post("/v1/images/generations", json={"prompt": "a red kite", **fields})
+
+    def post(self, body: bytes, **headers: str) -> httpx.Response:
+        """Send a body as it is."""
+        told = {"Content-Type": "application/json", **headers}
+        return self.http.post("/v1/images/generations", content=body, headers=told)
 
     def samples(self, prefix: str = "") -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """Give the series whose names begin so."""
@@ -190,8 +216,8 @@ def running(
     server = Server(settings, loader)
     announce = server.state.open
 
-    def open_and_tell(rules: Any) -> None:
-        announce(rules)
+    def open_and_tell(*arguments: Any, **more: Any) -> None:
+        announce(*arguments, **more)
         opened.set()
 
     server.state.open = open_and_tell  # type: ignore[method-assign]
@@ -213,7 +239,7 @@ def running(
         verify=False,  # noqa: S501
     ) as http:
         try:
-            yield Running(server, settings, http, outcome)
+            yield Running(server, settings, http, outcome, thread)
         finally:
             server.stop()
             thread.join(PATIENCE_SECONDS)

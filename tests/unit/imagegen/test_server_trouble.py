@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from imagegen import contract
-from imagegen.contract import ExitCode, StartupFailureCode
+from imagegen.contract import TIMEOUT_HEADER, ExitCode, StartupFailureCode
 from imagegen.errors import StartupError
-from imagegen.server.settings import Defaults
+from imagegen.server.settings import Defaults, Limits
 from tests.unit.imagegen.conftest import (
     PATIENCE_SECONDS,
     MoodyServer,
@@ -29,6 +29,13 @@ def wait_until(server: Running, name: str, value: float, **labels: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while server.value(name, **labels) != value:
         assert time.monotonic() < deadline, f"{name} is {server.value(name, **labels)}"
+        time.sleep(0.01)
+
+
+def wait_for_queue(server: Running, requests: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while server.server.state.admission.depth() != requests:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -49,41 +56,6 @@ def test_a_full_queue_says_when_to_come_back(moody_server: MoodyServer) -> None:
         assert working.result().status_code == waiting.result().status_code == 200
         assert server.value(contract.REQUESTS_TOTAL, outcome="busy", code="429") == 1
         assert server.value(contract.QUEUE_DEPTH) == 0
-
-
-def test_a_batch_that_does_not_fit_is_split_and_gives_the_same_images(
-    moody_server: MoodyServer,
-) -> None:
-    with moody_server() as (server, trouble):
-        alone = [server.generate(seed=5 + i).json()["data"][0]["b64_json"] for i in range(4)]
-        trouble.calls.clear()
-        trouble.fits = 1
-        answer = server.generate(seed=5, n=4)
-
-        assert answer.status_code == 200
-        assert [entry["b64_json"] for entry in answer.json()["data"]] == alone
-        assert [entry["batch_size"] for entry in answer.json()["data"]] == [1, 1, 1, 1]
-        assert trouble.calls == [4, 2, 1, 1, 2, 1, 1]
-        assert server.value(contract.OOM_TOTAL, phase="decode", recovered="true") == 3
-        assert server.value(contract.BATCH_SPLITS_TOTAL, reason="oom") == 3
-        wasted = server.value(contract.GPU_WASTED_SECONDS_TOTAL, reason="oom")
-        assert 0 < wasted < server.value(contract.GPU_BUSY_SECONDS_TOTAL)
-
-
-def test_an_image_that_never_fits_is_an_honest_503(moody_server: MoodyServer) -> None:
-    with moody_server() as (server, trouble):
-        trouble.fits = 0
-        answer = server.generate(n=2)
-
-        assert answer.status_code == 503
-        assert answer.json()["error"]["code"] == "gpu_out_of_memory"
-        assert server.value(contract.REQUESTS_TOTAL, outcome="oom", code="503") == 1
-        assert server.value(contract.OOM_TOTAL, recovered="false") == 2
-        assert server.value(contract.IMAGES_TOTAL) == 0
-        assert server.value(contract.GPU_BUSY_SECONDS_TOTAL) > 0
-
-        trouble.fits = 4
-        assert server.generate(n=2).status_code == 200
 
 
 def test_a_failure_shows_no_traceback_and_the_next_request_is_served(
@@ -127,8 +99,66 @@ def test_a_request_that_waits_too_long_is_given_up(moody_server: MoodyServer) ->
 
         assert waited.status_code == 504
         assert working.result().json()["error"]["code"] == "deadline_exceeded"
-        assert server.value(contract.REQUESTS_TOTAL, outcome="timeout", code="504") == 2
+        wait_until(server, contract.REQUESTS_TOTAL, 2, outcome="timeout", code="504")
         assert server.value(contract.GPU_WASTED_SECONDS_TOTAL, reason="timeout") > 0
+
+
+def test_a_client_may_be_less_patient_than_the_server(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, trouble):
+        trouble.may_go_on.clear()
+        answer = server.post(b'{"prompt": "a kite"}', **{TIMEOUT_HEADER: "0.2"})
+        trouble.may_go_on.set()
+
+        assert answer.status_code == 504
+        assert answer.headers["X-Should-Retry"] == "false"
+        wait_until(server, contract.REQUESTS_TOTAL, 1, outcome="timeout", code="504")
+
+
+def test_a_request_that_cannot_be_served_harms_no_other(moody_server: MoodyServer) -> None:
+    with moody_server() as (server, trouble), ThreadPoolExecutor() as pool:
+        trouble.poison = "a bad word"
+        trouble.may_go_on.clear()
+        first = pool.submit(server.generate, seed=1)
+        assert trouble.started.wait(PATIENCE_SECONDS)
+        prompts = ["one", "two", trouble.poison, "four"]
+        answers = [pool.submit(server.generate, prompt=prompt, seed=2) for prompt in prompts]
+        wait_for_queue(server, 4)
+        trouble.calls.clear()
+        trouble.may_go_on.set()
+
+        assert [answer.result().status_code for answer in answers] == [200, 200, 500, 200]
+        assert first.result().status_code == 200
+        assert sorted(trouble.calls) == [1, 1, 2, 2, 4]
+        assert server.value(contract.BATCH_SPLITS_TOTAL, reason="error") == 2
+        wasted = server.value(contract.GPU_WASTED_SECONDS_TOTAL, reason="error")
+        assert 0 < wasted < server.value(contract.GPU_BUSY_SECONDS_TOTAL)
+
+
+def test_liveness_is_lost_when_a_step_takes_longer_than_a_batch_may_and_not_for_the_queue(
+    moody_server: MoodyServer,
+) -> None:
+    with (
+        moody_server(
+            request_timeout_seconds=0.5,
+            limits=Limits(
+                max_steps=2, max_batch_size=1, max_images_per_request=1, max_pixels=1024
+            ),
+        ) as (server, trouble),
+        ThreadPoolExecutor() as pool,
+    ):
+        assert server.http.get(contract.LIVE_PATH).status_code == 200
+        trouble.may_go_on.clear()
+        stuck = pool.submit(server.generate)
+        assert trouble.started.wait(PATIENCE_SECONDS)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while server.http.get(contract.LIVE_PATH).status_code == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert server.http.get(contract.LIVE_PATH).json() == {"live": False}
+        trouble.may_go_on.set()
+        assert stuck.result().status_code == 504
+        assert server.generate().status_code == 200
+        assert server.http.get(contract.LIVE_PATH).json() == {"live": True}
 
 
 def test_a_client_that_left_stops_its_work_at_a_step_boundary(moody_server: MoodyServer) -> None:
@@ -154,8 +184,9 @@ def test_a_client_that_left_stops_its_work_at_a_step_boundary(moody_server: Mood
 def test_draining_finishes_accepted_work_and_refuses_new(moody_server: MoodyServer) -> None:
     with moody_server() as (server, trouble), ThreadPoolExecutor() as pool:
         trouble.may_go_on.clear()
-        accepted = [pool.submit(server.generate, seed=seed) for seed in range(3)]
-        wait_until(server, contract.QUEUE_DEPTH, 2)
+        shapes = ("32x32", "48x32", "48x32")
+        accepted = [pool.submit(server.generate, size=size, n=5) for size in shapes]
+        wait_for_queue(server, 2)
         server.server.stop()
         wait_until(server, contract.READY, 0)
 
@@ -193,11 +224,26 @@ def test_a_drain_has_a_deadline(moody_server: MoodyServer) -> None:
     assert server.outcome == [ExitCode.DRAIN_DEADLINE]
 
 
-def test_a_sick_device_ends_the_process(moody_server: MoodyServer) -> None:
-    with moody_server() as (server, trouble):
+def test_a_sick_device_ends_the_process_and_everybody_gets_an_answer(
+    moody_server: MoodyServer, tmp_path: Path
+) -> None:
+    log = tmp_path / "termination-log"
+    log.touch()
+    with moody_server(termination_log=log) as (server, trouble), ThreadPoolExecutor() as pool:
         trouble.error = torch.AcceleratorError("CUDA error: device-side assert triggered")
-        assert server.generate().status_code == 500
+        trouble.may_go_on.clear()
+        in_hands = pool.submit(server.generate)
+        assert trouble.started.wait(PATIENCE_SECONDS)
+        waiting = [pool.submit(server.generate, size=size) for size in ("48x32", "32x48")]
+        wait_for_queue(server, 2)
+        trouble.may_go_on.set()
+
+        assert in_hands.result().status_code == 500
+        for answer in waiting:
+            assert answer.result().status_code == 503
+            assert answer.result().json()["error"]["code"] == "device_failed"
     assert server.outcome == [ExitCode.CRASHED]
+    assert log.read_text().startswith("DeviceFailed: the device needs a new process: CUDA error")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""The first pictures of a server, before anybody asks for one."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from imagegen.contract import OomPhase, StartupFailureCode
+from imagegen.engines.base import Batch, Engine, GenerationSettings
+from imagegen.errors import DeviceMemoryError, StartupError
+from imagegen.server.costs import CostModel
+from imagegen.server.metrics import ServerMetrics
+from imagegen.server.settings import ServeSettings
+from imagegen.server.watchdog import Expected, check_picture
+
+__all__ = ["sample_batch", "warm_up"]
+
+_LOG = logging.getLogger(__name__)
+_PROMPT = "a lighthouse on a rocky shore at dawn"
+_FEW_STEPS = 2
+
+
+def sample_batch(engine: Engine, settings: ServeSettings, *, count: int, steps: int) -> Batch:
+    """Build a batch of the default size."""
+    defaults = settings.defaults
+    wanted = GenerationSettings(defaults.width, defaults.height, steps, defaults.guidance_scale)
+    return engine.example(_PROMPT, count, wanted)
+
+
+def warm_up(
+    engine: Engine, settings: ServeSettings, *, metrics: ServerMetrics, costs: CostModel
+) -> None:
+    """Make the largest batch, so that trouble shows before users do, and then a single picture.
+
+    The single one takes few steps: kernels that are chosen or compiled for a shape are then there.
+
+    Raises
+    ------
+    StartupError
+        With code ``CudaOOM`` or ``HostOOM`` if memory ran out, ``WarmupFailed`` if the pictures
+        could not be made or are broken.
+    """
+    steps = settings.defaults.steps
+    count = 1 if engine.is_remote else settings.limits.max_batch_size
+    _generate(engine, sample_batch(engine, settings, count=count, steps=steps), metrics, costs)
+    if count > 1:
+        few = min(steps, _FEW_STEPS)
+        _generate(engine, sample_batch(engine, settings, count=1, steps=few), metrics, costs)
+
+
+def _generate(engine: Engine, batch: Batch, metrics: ServerMetrics, costs: CostModel) -> None:
+    settings = batch.settings
+    what = f"{len(batch)} x {settings.width}x{settings.height} at {settings.steps} steps"
+    began = time.perf_counter()
+    try:
+        made = engine.generate(batch, should_stop=lambda: False)
+    except DeviceMemoryError as error:
+        metrics.ran_out_of_memory(OomPhase.WARMUP, recovered=False)
+        cpu = engine.device == "cpu"
+        raise StartupError(
+            StartupFailureCode.HOST_OOM if cpu else StartupFailureCode.CUDA_OOM,
+            f"no memory to warm up with {what}; lower the size or --max-batch-size",
+        ) from error
+    except Exception as error:
+        raise StartupError(
+            StartupFailureCode.WARMUP_FAILED, f"generating {what} failed: {error}"
+        ) from error
+    costs.observe(settings, len(batch), time.perf_counter() - began, made.stages)
+    expected = Expected(settings.width, settings.height, frozenset({"non_finite"}))
+    failures = {check_picture(picture, expected) for picture in made.images} - {None}
+    if "non_finite" in failures:
+        raise StartupError(
+            StartupFailureCode.WARMUP_FAILED,
+            f"generating {what} gave pixels that are not numbers; try another --precision",
+        )
+    if failures:
+        raise StartupError(
+            StartupFailureCode.WARMUP_FAILED,
+            f"generating {what} gave {' x '.join(map(str, made.images.shape[1:]))} values",
+        )
