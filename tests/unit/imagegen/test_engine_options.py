@@ -20,7 +20,7 @@ from imagegen.engines.diffusers.tuning import (
     denoiser_of,
 )
 from imagegen.engines.settings import DiffusersSettings, StepCache
-from imagegen.errors import GenerationCancelledError, StartupError
+from imagegen.errors import DeviceMemoryError, GenerationCancelledError, StartupError
 from tests.unit.imagegen.conftest import ARCHITECTURES, DEMAND, load
 from tests.unit.imagegen.engines import SETTINGS, levels, make
 
@@ -173,7 +173,7 @@ def test_more_than_a_megapixel_is_decoded_picture_by_picture(
         assert engine._pipeline.vae.use_slicing is apart
 
 
-CACHES = ["first-block:0.3", "taylorseer:2"]
+CACHES = ["first-block:0.9", "taylorseer:2"]
 
 
 @pytest.mark.parametrize("text", [*CACHES, "first-block:0.05"])
@@ -204,20 +204,29 @@ def test_what_is_no_cache_is_refused_with_what_is_one(text: str) -> None:
         StepCache.parse(text)
 
 
+@pytest.mark.parametrize(
+    "error", [GenerationCancelledError("given up"), RuntimeError("shapes"), MemoryError()]
+)
 @pytest.mark.parametrize("text", CACHES)
-def test_a_step_cache_changes_pictures_and_forgets_an_aborted_call(
-    model_folder: Folder, text: str
+def test_a_step_cache_changes_pictures_and_forgets_a_call_that_did_not_end(
+    model_folder: Folder, text: str, error: Exception
 ) -> None:
     usual = make(load(model_folder("flux")), ["a fox"], [1], steps=8)
     demand = replace(DEMAND, max_batch_size=1)
     engine: DiffusersEngine = load(model_folder("flux"), demand=demand, cache=StepCache.parse(text))
     cached = make(engine, ["a fox"], [1], steps=8)
-    stops = iter([False, False, True])
+    asked = 0
 
-    with pytest.raises(GenerationCancelledError):
-        engine.generate(
-            Batch(("a door",), (9,), replace(SETTINGS, steps=8)), should_stop=lambda: next(stops)
-        )
+    def stop_in_the_middle() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            raise error
+        return False
+
+    batch = Batch(("a door",), (9,), replace(SETTINGS, steps=8))
+    with pytest.raises((type(error), DeviceMemoryError)):
+        engine.generate(batch, should_stop=stop_in_the_middle)
 
     assert np.array_equal(make(engine, ["a fox"], [1], steps=8), cached)
     assert np.abs(cached - usual).max() > 1 / 255

@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
+        "out of memory" in text or "can't allocate memory" in text or "_alloc_failed" in text
     )
 
 
@@ -117,26 +117,30 @@ class DiffusersEngine(Engine):
             images = self._call(batch, clock, should_stop)
             return Generated(images, *clock.finish())
         except GenerationCancelledError:
-            self._reset()
+            self._recover()
             raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 if isinstance(error, torch.AcceleratorError):
                     raise EngineBrokenError(first_line(error)) from error
-                self._reset()
+                self._recover()
                 raise
         finally:
             self._clock = None
         # Only here are the exception and the frames whose tensors it kept alive gone.
-        self._free_memory()
+        self._recover(free_memory=True)
         raise DeviceMemoryError(clock.stage)
 
-    def _free_memory(self) -> None:
+    def _recover(self, *, free_memory: bool = False) -> None:
+        """Get ready for the next call after one that did not come to its end."""
         try:
             self._reset()
-            gc.collect()
+            if free_memory:
+                gc.collect()
             if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+                torch.cuda.synchronize(self._device)  # raises if the device is sick for good
+                if free_memory:
+                    torch.cuda.empty_cache()
         except torch.AcceleratorError as error:
             raise EngineBrokenError(first_line(error)) from error
 
