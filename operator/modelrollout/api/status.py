@@ -16,6 +16,7 @@ from modelrollout.api.block_status import BlocksStatus
 
 __all__ = [
     "HISTORY_LIMIT",
+    "MOST_EVENTS",
     "Attempt",
     "AttemptOutcome",
     "CandidateStatus",
@@ -27,6 +28,9 @@ __all__ = [
     "CounterBaseline",
     "EdgeCount",
     "GateStatus",
+    "MeasuredLife",
+    "MemoryEvents",
+    "PodEnds",
     "RejectedRevision",
     "StablePointer",
     "StageKind",
@@ -38,6 +42,10 @@ __all__ = [
 HISTORY_LIMIT = 10
 """Attempts kept in ``status.history``, newest first."""
 
+MOST_EVENTS = 1_000_000
+"""Events beyond it are no longer told apart; the largest limit on them is 1000."""
+
+_Events = Annotated[int, Field(ge=0, le=MOST_EVENTS)]
 _Text = Annotated[str, Field(max_length=1024)]
 _Word = Annotated[str, Field(max_length=128)]
 _Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=40)]
@@ -166,8 +174,14 @@ class GateStatus(ApiModel):
     verdict: _Word
     """`Pass`, `Fail`, `Inconclusive` or `Invalid`."""
 
+    reason: _Word = ""
+    """Why, in one word, such as `LimitExceeded` or `CommonCause`."""
+
     requests: Annotated[int, Field(ge=0)] | None = None
     """Requests (or prompts) judged."""
+
+    needed: Annotated[int, Field(ge=0)] | None = None
+    """Further requests (or prompts) until `Pass` if all are good; absent where not known."""
 
     estimate: _Word | None = None
     interval: _Word | None = None
@@ -204,6 +218,45 @@ class TestedPod(ApiModel):
     """Restarts of its container when the measurement began; one more is a crash under trial."""
 
 
+class MeasuredLife(ApiModel):
+    """The life of the container that is measured."""
+
+    pod: ComparedPod
+    since: _Time
+    """From this moment on counters are its own; older ones can be those of the life before."""
+
+    counted: bool = False
+    """Whether its own counters were seen."""
+
+
+class PodEnds(ApiModel):
+    """How often the container of a pod ended."""
+
+    uid: Annotated[str, Field(max_length=64)]
+    ends: _Events = 0
+    kills: _Events = 0
+    """Ends by the kernel, for the memory limit."""
+
+
+class MemoryEvents(ApiModel):
+    """How often the candidate ran out of memory since the attempt began."""
+
+    server: _Events = 0
+    """As the server counted that was seen last."""
+
+    server_earlier: _Events = 0
+    """As servers counted whose life had ended before."""
+
+    kernel_earlier: _Events = 0
+    """Kills by the kernel in pods that are gone."""
+
+    pods: Annotated[
+        list[PodEnds],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = []  # noqa: RUF012 - pydantic copies defaults
+    """Pods of which a container ended."""
+
+
 class CandidateStatus(ApiModel):
     """The attempt in progress."""
 
@@ -220,9 +273,17 @@ class CandidateStatus(ApiModel):
     stage_started_time: _Time
     deadline_time: _Time | None = None
     tested_pod: TestedPod | None = None
+    life: MeasuredLife | None = None
+    out_of_memory: MemoryEvents = MemoryEvents()
     baseline: CounterBaseline | None = None
     warmed_up: bool = False
     """Whether the requests that do not count are behind; the baseline was taken then."""
+
+    beginnings: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How often the evidence of this stage has begun."""
+
+    stable_silent_time: _Time | None = None
+    """Since when nothing is known of stable; absent while something is."""
 
     comparison: ComparisonStatus | None = None
     blocks: BlocksStatus | None = None

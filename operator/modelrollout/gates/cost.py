@@ -245,8 +245,8 @@ def _unless_mixed(finding: Finding, compared: Comparison) -> Finding:
         verdict=Verdict.INCONCLUSIVE,
         reason="DifferentMix",
         message=f"{finding.message}. But {100 * apart:.0f} % of the candidate's requests would "
-        "have to be of other classes to be the mix that stable had, and classes cost differently: no "
-        "verdict on that; let the probe ask for what users ask for (`probe.suite`), or set "
+        "have to be of other classes to be the mix that stable had, and classes cost differently: "
+        "no verdict on that; let the probe ask for what users ask for (`probe.suite`), or set "
         "`cost.maxPerImage` alone",
         needed=None,
     )

@@ -41,7 +41,12 @@ def judge_fact(shown: str, *, exceeded: bool, limit: str, estimate: str, look: L
     """
     if exceeded:
         return Finding(
-            Verdict.FAIL, "LimitExceeded", shown, limit, n=look.requests, estimate=estimate
+            Verdict.FAIL,
+            "LimitExceeded",
+            f"{shown}: exceeded",
+            limit,
+            n=look.requests,
+            estimate=estimate,
         )
     if isinstance(look.measured, Unmeasured):
         return look.measured.finding(limit)

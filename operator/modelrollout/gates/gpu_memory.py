@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelrollout.api.gate_types import GpuMemoryGate
-from modelrollout.gates.facts import judge_fact
+from modelrollout.gates.facts import judge_fact, told_apart
 from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict
@@ -35,11 +35,12 @@ def _judge(gate: GpuMemoryGate, look: Look) -> Finding:
         return Finding(
             Verdict.INVALID, "NotAMeasurement", f"a peak of {peak} of the memory is none", limit
         )
+    used = told_apart(100 * peak, gate.max_percent)
     return judge_fact(
-        f"peak of {100 * peak:.3g} % of the GPU's memory, limit {gate.max_percent} %",
+        f"peak of {used} % of the GPU's memory, limit {gate.max_percent} %",
         exceeded=100 * peak > gate.max_percent,
         limit=limit,
-        estimate=f"{100 * peak:.3g} %",
+        estimate=f"{used} %",
         look=look,
     )
 

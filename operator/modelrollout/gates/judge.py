@@ -20,8 +20,16 @@ from modelrollout.gates import (
 )
 from modelrollout.gates.evidence import Evidence
 from modelrollout.gates.kind import Kind, Need
-from modelrollout.gates.look import Look
-from modelrollout.gates.verdict import Finding, GateResult, Verdict, combine, unknown
+from modelrollout.gates.load import unborne
+from modelrollout.gates.look import UNREADABLE, Look, not_evidence
+from modelrollout.gates.verdict import (
+    Finding,
+    GateResult,
+    Unmeasured,
+    Verdict,
+    combine,
+    unknown,
+)
 
 __all__ = ["KINDS", "Assessment", "evaluate", "evidence_needed", "latency_edges"]
 
@@ -49,7 +57,7 @@ class Assessment:
     """One per gate, in the order in which they are declared."""
 
     verdict: Verdict
-    """Over all enforced gates, and the declared minimum of requests."""
+    """Over all enforced gates, the declared minimum of requests, and whether the load was borne."""
 
     requests: int
     """Requests measured since the warm-up ended."""
@@ -81,24 +89,27 @@ def evaluate(
     enforced = sum(gate.mode is GateMode.ENFORCE for gate in gates)
     look = Look.at(evidence, analysis, tests=enforced * stages)
     results = tuple(
-        _explain_limit(
-            GateResult.of(gate.name, _judge(gate, look), enforced=gate.mode is GateMode.ENFORCE),
-            analysis,
-        )
+        GateResult.of(gate.name, _judge(gate, look), enforced=gate.mode is GateMode.ENFORCE)
         for gate in gates
     )
     verdict = combine(results)
-    if verdict is Verdict.PASS and look.requests < analysis.min_requests:
-        return Assessment(
-            results,
-            Verdict.INCONCLUSIVE,
-            look.requests,
-            "MinRequests",
-            f"all gates pass; {look.requests} of at least {analysis.min_requests} requests "
-            "are measured (`analysis.minRequests`)",
-        )
     reason, message = _summary(results, verdict)
+    if verdict is Verdict.PASS:
+        unmet = unborne(look) or _too_few(look)
+        if unmet is not None:
+            verdict, reason, message = unmet.verdict, unmet.reason, unmet.message
     return Assessment(results, verdict, look.requests, reason, message)
+
+
+def _too_few(look: Look) -> Unmeasured | None:
+    if look.requests >= look.min_requests:
+        return None
+    return Unmeasured(
+        Verdict.INCONCLUSIVE,
+        "MinRequests",
+        f"all gates pass; {look.requests} of at least {look.min_requests} requests "
+        "are measured (`analysis.minRequests`)",
+    )
 
 
 def latency_edges(gates: Sequence[Gate]) -> list[int]:
@@ -122,16 +133,22 @@ def evidence_needed(gates: Sequence[Gate]) -> frozenset[Need]:
 
 def _judge(gate: Gate, look: Look) -> Finding:
     kind = KINDS.get(type(gate.criterion))
-    return unknown() if kind is None else kind.judge(gate.criterion, look)
+    if kind is None:
+        return unknown()
+    try:
+        finding = kind.judge(gate.criterion, look)
+    except UNREADABLE as error:
+        return Finding(Verdict.INVALID, "NotEvidence", not_evidence(error), limit="")
+    return finding if kind.prompts else _explain_limit(finding, look)
 
 
-def _explain_limit(result: GateResult, analysis: Analysis) -> GateResult:
+def _explain_limit(finding: Finding, look: Look) -> Finding:
     """Say so when a gate cannot pass within the declared number of requests."""
-    if result.needed is None or (result.n or 0) + result.needed <= analysis.max_requests:
-        return result
+    if finding.needed is None or look.requests + finding.needed <= look.max_requests:
+        return finding
     return replace(
-        result,
-        message=f"{result.message}; that is more than the {analysis.max_requests} requests of "
+        finding,
+        message=f"{finding.message}; that is more than the {look.max_requests} requests of "
         "`analysis.maxRequests`",
     )
 

@@ -56,3 +56,6 @@ class Kind(Generic[_Criterion]):
 
     judge: Callable[[_Criterion, Look], Finding]
     """Never raises; without the evidence that it needs, or on garbage, it finds Invalid."""
+
+    prompts: bool = False
+    """Whether it counts prompts and not requests."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Final
 
 from modelrollout.api.spec import Analysis
 from modelrollout.gates.evidence import Comparison, Evidence
@@ -11,7 +12,10 @@ from modelrollout.gates.totals import LARGEST_COUNT, Incomparable, Totals, is_co
 from modelrollout.gates.traffic_share import traffic_skew
 from modelrollout.gates.verdict import Unmeasured, Verdict
 
-__all__ = ["Look", "requests_of"]
+__all__ = ["UNREADABLE", "Look", "not_evidence", "requests_of"]
+
+UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading evidence raises when a part of it is missing or of another type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Look:
         requests = 0 if isinstance(measured, Unmeasured) else requests_of(measured)
         if isinstance(compared, Comparison):
             together = compared
-            skew = traffic_skew(evidence.declared_share, compared)
+            skew = _skew(evidence.declared_share, compared)
             if skew is not None:
                 compared = skew
                 measured = measured if isinstance(measured, Unmeasured) else skew
@@ -85,6 +89,11 @@ def requests_of(totals: Totals) -> int:
     return int(totals.succeeded + totals.failed)
 
 
+def not_evidence(error: Exception) -> str:
+    """Say that evidence could not be read."""
+    return f"a part of the evidence is not what it should be: {error}"
+
+
 def _measured(evidence: Evidence) -> Totals | Unmeasured:
     if evidence.latest is None:
         return Unmeasured(
@@ -100,6 +109,15 @@ def _measured(evidence: Evidence) -> Totals | Unmeasured:
         return evidence.latest.since(evidence.baseline)
     except Incomparable as error:
         return Unmeasured(Verdict.INVALID, error.reason, error.message)
+    except UNREADABLE as error:
+        return Unmeasured(Verdict.INVALID, "NotEvidence", not_evidence(error))
+
+
+def _skew(declared: float | None, compared: Comparison) -> Unmeasured | None:
+    try:
+        return traffic_skew(declared, compared)
+    except UNREADABLE as error:
+        return Unmeasured(Verdict.INVALID, "NotAShare", not_evidence(error))
 
 
 def _compared(evidence: Evidence) -> Comparison | Unmeasured:
@@ -117,6 +135,8 @@ def _compared(evidence: Evidence) -> Comparison | Unmeasured:
             replace(arm, log_moments={}).check()
     except Incomparable as error:
         return Unmeasured(Verdict.INVALID, error.reason, error.message)
+    except UNREADABLE as error:
+        return Unmeasured(Verdict.INVALID, "NotEvidence", not_evidence(error))
     pods = evidence.comparison.stable_pods
     if not (is_count(pods) and pods):
         return Unmeasured(Verdict.INVALID, "NotACount", f"{pods} pods of stable are no number")

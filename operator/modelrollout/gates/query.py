@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from modelrollout.api.gate_types import QueryGate
-from modelrollout.gates.facts import judge_fact
+from modelrollout.gates.facts import judge_fact, told_apart
 from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look
 from modelrollout.gates.verdict import Finding, Verdict
@@ -43,11 +43,12 @@ def _judge(gate: QueryGate, look: Look) -> Finding:
             f"the query '{gate.template}' returned {value}",
             limit,
         )
+    shown = told_apart(value, float(gate.max))
     return judge_fact(
-        f"'{gate.template}' is {value:.4g}, limit {gate.max}",
+        f"'{gate.template}' is {shown}, limit {gate.max}",
         exceeded=value > float(gate.max),
         limit=limit,
-        estimate=f"{value:.4g}",
+        estimate=shown,
         look=look,
     )
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from modelrollout.api.gate_types import StabilityGate, StabilityKind
 from modelrollout.gates.evidence import Deviations
+from modelrollout.gates.facts import told_apart
 from modelrollout.gates.kind import Kind, Need
 from modelrollout.gates.look import Look
 from modelrollout.gates.totals import is_count
@@ -60,24 +61,23 @@ def _judge(gate: StabilityGate, look: Look) -> Finding:
             Verdict.INVALID, "NothingMeasured", words.missing, limit, needed=FEWEST_PROMPTS
         )
     prompts, largest = int(measured.prompts), measured.largest
+    shown = told_apart(largest, float(gate.max))
     over = f"over {prompts} prompt{'' if prompts == 1 else 's'}"
     missing = max(0, FEWEST_PROMPTS - prompts)
     needed: int | None = missing
     if largest > float(gate.max):
         verdict, reason, needed = Verdict.FAIL, "LimitExceeded", None
-        message = f"{words.subject} differ by {largest:.3g}, limit {gate.max}, {over}"
+        message = f"{words.subject} differ by {shown}, limit {gate.max}: exceeded, {over}"
     elif missing:
         verdict, reason = Verdict.INCONCLUSIVE, "MorePromptsNeeded"
         message = (
-            f"{words.subject} differ by at most {largest:.3g} {over}, limit {gate.max}: "
+            f"{words.subject} differ by at most {shown} {over}, limit {gate.max}: "
             f"passes at {FEWEST_PROMPTS} prompts"
         )
     else:
         verdict, reason = Verdict.PASS, "WithinLimit"
-        message = f"{words.subject} differ by at most {largest:.3g} {over}, limit {gate.max}"
-    return Finding(
-        verdict, reason, message, limit, n=prompts, estimate=f"{largest:.3g}", needed=needed
-    )
+        message = f"{words.subject} differ by at most {shown} {over}, limit {gate.max}"
+    return Finding(verdict, reason, message, limit, n=prompts, estimate=shown, needed=needed)
 
 
 def _measured(kind: StabilityKind, look: Look) -> Deviations | Unmeasured:
@@ -100,4 +100,4 @@ def _measured(kind: StabilityKind, look: Look) -> Deviations | Unmeasured:
     return found
 
 
-KIND = Kind(StabilityGate, _needs, _judge)
+KIND = Kind(StabilityGate, _needs, _judge, prompts=True)

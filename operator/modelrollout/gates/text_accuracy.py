@@ -140,4 +140,4 @@ def _outcome(judgement: Judgement, look: Look) -> str:
             return "not decided yet"
 
 
-KIND = Kind(TextAccuracyGate, _needs, _judge)
+KIND = Kind(TextAccuracyGate, _needs, _judge, prompts=True)

@@ -27,9 +27,13 @@ _AMOUNTS: Final = ("gpu_seconds", "gpu_seconds_squares", "busy_seconds")
 _Number = TypeVar("_Number", int, float)
 
 
-def is_count(value: float) -> bool:
-    """Tell whether a number can be the value of something counted."""
-    return 0 <= value <= LARGEST_COUNT and value == int(value)
+def is_count(value: object) -> bool:
+    """Tell whether a value can be that of something counted."""
+    return isinstance(value, int | float) and 0 <= value <= LARGEST_COUNT and value == int(value)
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= _LARGEST_AMOUNT
 
 
 class Incomparable(RolloutError):
@@ -285,6 +289,6 @@ class Totals:
         return now - before
 
     def _check(self, name: str, value: float, *, whole: bool) -> None:
-        usable = is_count(value) if whole else 0 <= value <= _LARGEST_AMOUNT
+        usable = is_count(value) if whole else _is_amount(value)
         if not usable:
             raise Incomparable("NotACounter", f"the counter '{name}' of pod {self.pod} is {value}")

@@ -106,7 +106,9 @@ class GateResult:
         return GateStatus(
             name=self.name,
             verdict=self.verdict.value,
+            reason=self.reason,
             requests=self.n,
+            needed=self.needed,
             estimate=self.estimate,
             interval=self.interval,
             limit=self.limit,

@@ -6,9 +6,12 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelrollout.api.gate_types import QueryGate, StabilityGate, StabilityKind
 from modelrollout.gates.evidence import Deviations, Evidence
+from modelrollout.gates.facts import told_apart
 from modelrollout.gates.stability import FEWEST_PROMPTS
 from modelrollout.gates.verdict import Finding, Verdict
 from tests.unit.gates.judging import GPU_MEMORY, arm, counters, evidence, found, judged
@@ -22,7 +25,7 @@ def test_one_peak_beyond_the_limit_fails_at_once() -> None:
     for changes in ({}, {"baseline": None}):
         result = found(GPU_MEMORY, evidence(arm(1, peak=0.9201), **changes))
         assert result.verdict is Verdict.FAIL
-        assert result.message == "peak of 92 % of the GPU's memory, limit 92 %"
+        assert result.message == "peak of 92.01 % of the GPU's memory, limit 92 %: exceeded"
 
 
 def test_a_peak_within_the_limit_passes_at_the_minimum() -> None:
@@ -46,6 +49,23 @@ def test_a_peak_that_is_none_is_invalid(peak: float) -> None:
     assert found(GPU_MEMORY, evidence(arm(100, peak=peak))).verdict is Verdict.INVALID
 
 
+@given(limit=st.floats(1e-6, 1e6), above=st.floats(1e-6, 1e6))
+def test_a_number_beyond_a_limit_is_never_written_like_it(limit: float, above: float) -> None:
+    for value in (limit + above, limit - above):
+        if value != limit:
+            written = float(told_apart(value, limit))
+            assert written != limit
+            assert (written > limit) is (value > limit)
+
+
+def test_no_more_digits_are_written_than_it_takes() -> None:
+    assert told_apart(92.004, 92) == "92.004"
+    assert told_apart(92.4, 92) == "92.4"
+    assert told_apart(91.96, 92) == "91.96"
+    assert told_apart(92.0, 92) == "92"
+    assert told_apart(0.002000001, 0.002) == "0.002000001"
+
+
 # -- query -----------------------------------------------------------------------------------------
 def asked(value: float | None, requests: int = 100) -> Finding:
     queries = {} if value is None else {"queue-depth": value}
@@ -56,6 +76,7 @@ def test_a_query_is_taken_at_its_word() -> None:
     assert asked(20.0).verdict is Verdict.PASS
     assert asked(20.0).message == "'queue-depth' is 20, limit 20, over 100 requests"
     assert asked(20.5).verdict is Verdict.FAIL
+    assert asked(20.00001).message == "'queue-depth' is 20.00001, limit 20: exceeded"
     assert asked(20.5, requests=1).verdict is Verdict.FAIL
     assert asked(-3.0, requests=29).verdict is Verdict.INCONCLUSIVE
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modelrollout.api.gate_types import Gate
+from modelrollout.api.spec import Analysis
 from modelrollout.gates.evidence import ProbeTotals
 from modelrollout.gates.sequential import FEWEST_REQUESTS
 from modelrollout.gates.stability import FEWEST_PROMPTS
@@ -214,7 +215,19 @@ def test_stability_passes_with_enough_prompts() -> None:
 def test_stability_fails_on_the_first_prompt_that_differs() -> None:
     result = probed(1, 0.0021)
     assert result.verdict is Verdict.FAIL
-    assert result.message == "repeats differ by 0.0021, limit 0.002, over 1 prompt"
+    assert result.message == "repeats differ by 0.0021, limit 0.002: exceeded, over 1 prompt"
+    assert probed(9, 0.0020001).message == (
+        "repeats differ by 0.0020001, limit 0.002: exceeded, over 9 prompts"
+    )
+
+
+def test_prompts_that_are_needed_are_no_requests() -> None:
+    # Given fewer requests declared than prompts needed
+    few = Analysis(min_requests=3, max_requests=3)
+    probe = ProbeTotals(repeat_prompts=1, repeat_deviation=0.0, loading=False)
+    result = found(STABILITY, evidence(counters(3), probe=probe), few)
+    assert result.needed == FEWEST_PROMPTS - 1
+    assert "maxRequests" not in result.message
 
 
 @pytest.mark.parametrize(

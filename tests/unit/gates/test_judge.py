@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelrollout.api.gate_types import Gate, GateMode
 from modelrollout.api.spec import Analysis
 from modelrollout.api.status import GateStatus
-from modelrollout.gates.evidence import Evidence
+from modelrollout.gates.evidence import Comparison, Evidence, ProbeTotals
 from modelrollout.gates.judge import evaluate, latency_edges
 from modelrollout.gates.totals import Incomparable, Totals
 from modelrollout.gates.verdict import Verdict
@@ -22,9 +22,11 @@ from tests.unit.gates.judging import (
     ANALYSIS,
     COST,
     LATENCY,
+    LATENCY_VS_STABLE,
     MEMORY,
     NOON,
     STABILITY,
+    arm,
     counters,
     evidence,
 )
@@ -53,6 +55,45 @@ def test_passing_gates_wait_for_the_minimum_of_requests() -> None:
     assessment = evaluate([LATENCY, STABILITY], few, evidence(counters(120)))
     assert (assessment.verdict, assessment.reason) == (Verdict.INCONCLUSIVE, "MinRequests")
     assert "120 of at least 150 requests" in assessment.message
+
+
+# -- load ------------------------------------------------------------------------------------------
+def loaded(refused: int = 0, missed: int = 0, slow: int = 0) -> Evidence:
+    """Evidence of 294 served requests, and of what was refused or never sent."""
+    probe = ProbeTotals(12, 0.0, loading=True, candidate_served=294, candidate_missed=missed)
+    return evidence(replace(counters(294, slow=slow), refused=refused), probe=probe)
+
+
+def test_a_candidate_that_does_not_bear_the_load_does_not_pass() -> None:
+    assert evaluate(ALL, ANALYSIS, loaded(refused=6, missed=6)).verdict is Verdict.PASS
+    refusing = evaluate(ALL, ANALYSIS, loaded(refused=7))
+    assert (refusing.verdict, refusing.reason) == (Verdict.INCONCLUSIVE, "LoadNotBorne")
+    assert refusing.message == (
+        "all gates pass, but the candidate refused 7 of 301 requests as busy, above 2 %: lower "
+        "`probe.requestsPerMinute`, or let it serve more, with larger batches or more GPUs"
+    )
+    missing = evaluate(ALL, ANALYSIS, loaded(missed=100))
+    assert missing.reason == "LoadNotBorne"
+    assert "was offered 394 requests by the probe and left 100 unserved" in missing.message
+    both = evaluate(ALL, ANALYSIS, loaded(refused=7, missed=100))
+    assert "left 100 unserved, because too many were open and refused 7 of" in both.message
+    # And it still fails
+    assert evaluate(ALL, ANALYSIS, loaded(missed=100, slow=90)).verdict is Verdict.FAIL
+
+
+def test_refusals_of_the_warm_up_do_not_count() -> None:
+    given = replace(loaded(refused=50), baseline=replace(counters(0), refused=50))
+    assert evaluate(ALL, ANALYSIS, given).verdict is Verdict.PASS
+
+
+def test_requests_that_are_needed_come_after_all_that_were_made() -> None:
+    # Given a comparison that began anew when 280 of at most 300 requests were made
+    late = Comparison(arm(40, seconds=1.04), arm(40))
+    given = evidence(arm(280, seconds=1.04), comparison=late)
+    (result,) = evaluate([LATENCY_VS_STABLE], ANALYSIS, given).results
+    assert result.needed is not None
+    assert 20 < result.needed < 300 - 40
+    assert "more than the 300 requests of `analysis.maxRequests`" in result.message
 
 
 def test_a_gate_that_only_observes_never_decides() -> None:
@@ -131,6 +172,7 @@ def test_the_status_of_a_gate_fits_the_schema() -> None:
             status = result.to_status()
             assert GateStatus.model_validate(status.to_api()) == status
             assert status.verdict == result.verdict.value
+            assert (status.reason, status.needed) == (result.reason, result.needed)
 
 
 # -- counters --------------------------------------------------------------------------------------

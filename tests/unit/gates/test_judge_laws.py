@@ -1,11 +1,9 @@
-"""Laws of the verdict over all gates: what garbage, order and worse evidence may change."""
+"""Laws of the verdict over all gates: what order and worse evidence may change."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import fields, replace
-from decimal import Decimal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,70 +16,28 @@ from modelrollout.api.gate_types import (
     Gate,
     GateMode,
     LatencyGate,
-    QueryGate,
-    StabilityGate,
-    StabilityKind,
     TextAccuracyGate,
 )
-from modelrollout.api.status import GateStatus
 from modelrollout.gates.evidence import (
     Comparison,
-    Deviations,
     Evidence,
-    PairedScores,
-    ProbeTotals,
 )
 from modelrollout.gates.judge import KINDS, evaluate, evidence_needed
 from modelrollout.gates.kind import Need
-from modelrollout.gates.totals import LogMoments, Totals
+from modelrollout.gates.totals import Totals
 from modelrollout.gates.verdict import Verdict
+from tests.unit.gates.every import EVERY, NAMES, good
 from tests.unit.gates.judging import (
     ALL,
     ANALYSIS,
     ERRORS,
     GPU_MEMORY,
     LATENCY,
-    NOON,
-    RELATIVE,
     arm,
-    beside,
     counters,
     evidence,
     judged,
 )
-
-
-class FutureGate(Gate):
-    """A gate with the kinds that the custom resource does not have yet."""
-
-    text_accuracy: TextAccuracyGate | None = None
-    query: QueryGate | None = None
-
-
-FUTURE = (
-    FutureGate(name="typography", text_accuracy=TextAccuracyGate(min_percent=80)),
-    FutureGate(name="typography-drop", text_accuracy=TextAccuracyGate(max_drop_percent=10)),
-    FutureGate(name="queue", query=QueryGate(template="queue-depth", max="20")),
-    FutureGate(name="batch", stability=StabilityGate(kind=StabilityKind.BATCH, max="0.002")),
-)
-EVERY = (*ALL, GPU_MEMORY, *RELATIVE, *FUTURE)
-NAMES = [gate.name for gate in EVERY]
-
-
-def good(requests: int = 250) -> Evidence:
-    """Evidence on which every gate passes."""
-    prompts = {f"p{index}": [0.97] for index in range(200)}
-    return beside(
-        arm(requests),
-        arm(requests),
-        design_effects={"errors": 1.0, "latency:1700": 1.1, "log_seconds": 1.2},
-        declared_share=0.5,
-        deviations={StabilityKind.BATCH: Deviations(9, 0.001)},
-        text_accuracy=PairedScores(candidate=prompts, stable=prompts),
-        queries={"queue-depth": 3.0},
-        stable_gpu_hour_price=Decimal("3.60"),
-        stable_gpu_count=1,
-    )
 
 
 def test_a_good_candidate_passes_every_kind_of_gate() -> None:
@@ -143,150 +99,6 @@ def test_what_is_needed_is_that_of_all_gates() -> None:
 def test_a_form_from_the_future_never_passes(criterion: ApiModel) -> None:
     # Given a kind that this version knows, and a limit in it that it does not know
     assert judged(criterion, good()).reason == "UnknownGateKind"
-
-
-# -- garbage ---------------------------------------------------------------------------------------
-amounts = st.one_of(st.floats(), st.integers(), st.just(10**400))
-moments = st.builds(LogMoments, count=amounts, total=amounts, squares=amounts)
-garbage = st.builds(
-    Totals,
-    pod=st.sampled_from(["a", "b"]),
-    time=st.just(NOON),
-    within=st.dictionaries(st.integers(), amounts, max_size=3),
-    log_moments=st.dictionaries(st.sampled_from(["", "a", "b"]), moments, max_size=3),
-    peak_memory_share=st.none() | amounts,
-    **{
-        item.name: amounts
-        for item in fields(Totals)
-        if item.name not in ("pod", "time", "within", "log_moments", "peak_memory_share")
-    },
-)
-scores = st.dictionaries(st.sampled_from("abc"), st.lists(amounts, max_size=3), max_size=3)
-garbage_evidence = st.builds(
-    Evidence,
-    baseline=st.none() | garbage,
-    latest=st.none() | garbage,
-    probe=st.none()
-    | st.builds(
-        ProbeTotals,
-        repeat_prompts=amounts,
-        repeat_deviation=st.none() | amounts,
-        loading=st.booleans(),
-    ),
-    container_out_of_memory=amounts,
-    gpu_hour_price=st.decimals(),
-    gpu_count=st.integers(),
-    stable_gpu_hour_price=st.none() | st.decimals(),
-    stable_gpu_count=st.none() | amounts,
-    comparison=st.none() | st.builds(Comparison, garbage, garbage),
-    design_effects=st.dictionaries(
-        st.sampled_from(["errors", "latency:1700", "log_seconds"]), amounts
-    ),
-    declared_share=st.none() | amounts,
-    deviations=st.dictionaries(
-        st.sampled_from(StabilityKind), st.builds(Deviations, amounts, st.none() | amounts)
-    ),
-    text_accuracy=st.none() | st.builds(PairedScores, candidate=scores, stable=scores),
-    queries=st.dictionaries(st.just("queue-depth"), amounts),
-)
-
-
-@given(garbage_evidence)
-def test_garbage_never_raises_and_never_passes_unless_it_is_evidence(given: Evidence) -> None:
-    assessment = evaluate(EVERY, ANALYSIS, given)
-    if given.baseline is None or given.latest is None or given.probe is None:
-        assert assessment.verdict is not Verdict.PASS
-    for result in assessment.results:
-        status = result.to_status()
-        assert GateStatus.model_validate(status.to_api()) == status
-
-
-NONSENSE = st.sampled_from([math.nan, math.inf, -math.inf, -1, 10**400, -(10**400)])
-COUNTERS = [item.name for item in fields(Totals) if item.type in ("int", "float")]
-
-
-def _spoiled_totals(totals: Totals, place: str, value: Any) -> Totals:
-    if place == "within":
-        return replace(totals, within=dict.fromkeys(totals.within, value))
-    if place in ("count", "total", "squares"):
-        spoiled: Any = {place: value}
-        return replace(
-            totals,
-            log_moments={
-                name: replace(moments, **spoiled) for name, moments in totals.log_moments.items()
-            },
-        )
-    changes: Any = {place: value}
-    return replace(totals, **changes)
-
-
-def _spoiled(given: Evidence, place: str, value: Any) -> Evidence:
-    """Good evidence with nonsense in one place of it."""
-    assert given.latest is not None
-    assert given.comparison is not None
-    where, _, what = place.partition(".")
-    match where:
-        case "latest":
-            return replace(given, latest=_spoiled_totals(given.latest, what, value))
-        case "candidate" | "stable":
-            spoiled = _spoiled_totals(getattr(given.comparison, where), what, value)
-            arms: Any = {where: spoiled}
-            return replace(given, comparison=replace(given.comparison, **arms))
-        case "probe":
-            probe: Any = {what: value}
-            return replace(given, probe=replace(given.probe, **probe))  # type: ignore[type-var]
-        case "design_effects":
-            return replace(given, design_effects={**given.design_effects, what: value})
-        case "deviations":
-            deviation: Any = {"prompts": 9, "largest": 0.001, what: value}
-            return replace(given, deviations={StabilityKind.BATCH: Deviations(**deviation)})
-        case "text_accuracy":
-            one: Any = {
-                "candidate": {"p0": [0.97]},
-                "stable": {"p0": [0.97]},
-                what: {"p0": [value]},
-            }
-            return replace(given, text_accuracy=PairedScores(**one))
-        case "queries":
-            return replace(given, queries={"queue-depth": value})
-        case _:
-            changes: Any = {where: value}
-            return replace(given, **changes)
-
-
-ARM_PLACES = (*COUNTERS, "peak_memory_share", "within", "count", "total", "squares")
-PLACES = (
-    *(f"{where}.{what}" for where in ("latest", "candidate", "stable") for what in ARM_PLACES),
-    *("probe.repeat_prompts", "probe.repeat_deviation"),
-    *("design_effects.errors", "design_effects.latency:1700", "design_effects.log_seconds"),
-    *("deviations.prompts", "deviations.largest"),
-    *("text_accuracy.candidate", "text_accuracy.stable", "queries.queue-depth"),
-    *("container_out_of_memory", "declared_share", "gpu_count", "stable_gpu_count"),
-)
-
-
-@given(place=st.sampled_from(PLACES), value=NONSENSE)
-def test_nonsense_in_one_place_is_neither_blamed_nor_overlooked(place: str, value: Any) -> None:
-    # Peaks of both arms, and moments of the candidate's own counters, concern no gate.
-    idle = {"candidate.peak_memory_share", "stable.peak_memory_share"}
-    negative_query = place == "queries.queue-depth" and value == -1
-    results = evaluate(EVERY, ANALYSIS, _spoiled(good(), place, value)).results
-    verdicts = {result.verdict for result in results}
-    assert Verdict.FAIL not in verdicts
-    if place not in idle and not negative_query:
-        assert Verdict.INVALID in verdicts
-
-
-@pytest.mark.parametrize(
-    "price",
-    [Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), Decimal(-1), Decimal("1e999999")],
-)
-def test_a_price_that_is_none_blames_nobody(price: Decimal) -> None:
-    for changes in ({"gpu_hour_price": price}, {"stable_gpu_hour_price": price}):
-        spoiled: Any = changes
-        results = evaluate(EVERY, ANALYSIS, replace(good(), **spoiled)).results
-        assert Verdict.INVALID in {result.verdict for result in results}
-        assert Verdict.FAIL not in {result.verdict for result in results}
 
 
 # -- what only observes ----------------------------------------------------------------------------
