@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -156,6 +156,7 @@ class Reconciler:
             metrics=await self._measured(status, rollout.generation, interrupted),
             catalogue=self.catalogue,
             now=self.now(),
+            scrape_interval=timedelta(seconds=self.scrape_interval_seconds),
             commands=_commands(rollout),
         )
         decided = advance(inputs)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from modelrollout.api.conditions import Reason, parse_time
 from modelrollout.api.status import AttemptOutcome, CandidateStatus, StageKind, Status
 from modelrollout.rollout.acceptance import Acceptance, accept, with_lint
-from modelrollout.rollout.evidence import tested_pod
 from modelrollout.rollout.failures import allowed_out_of_memory, find_failure
 from modelrollout.rollout.inputs import Inputs
+from modelrollout.rollout.lives import follow_kills, kernel_kills, tested_pod
 from modelrollout.rollout.measure import measure
 from modelrollout.rollout.summary import ROLLBACK_PATIENCE, stable_serves, summarise
 from modelrollout.rollout.transitions import (
@@ -72,6 +72,8 @@ def _step(inputs: Inputs, acceptance: Acceptance, status: Status) -> Status:
         return interrupted
     if candidate.stage is StageKind.HELD:
         return status
+    candidate = follow_kills(candidate, inputs.world.revision(candidate.revision).pods)
+    status = status.model_copy(update={"candidate": candidate})
     if _was_replaced(inputs, candidate):
         return _lost_pod(inputs, status, candidate)
     failed = _pod_failure(inputs, status, candidate)
@@ -188,11 +190,13 @@ def _reload(inputs: Inputs, status: Status, *, criteria: str) -> Status:
         deadline_seconds=inputs.spec.strategy.deadlines.load_seconds,
         stage_name=inputs.spec.strategy.stages[0].name,
     )
-    if restarted.candidate is None:
+    candidate = restarted.candidate
+    if candidate is None:
         return restarted
-    candidate = restarted.candidate.model_copy(
+    candidate = candidate.model_copy(
         update={
             "criteria": criteria,
+            "beginnings": candidate.beginnings if criteria == candidate.criteria else 0,
             "requests": "",
             "reason": "",
             "message": "",
@@ -208,6 +212,7 @@ def _pod_failure(inputs: Inputs, status: Status, candidate: CandidateStatus) -> 
     finding = find_failure(
         inputs.world.revision(candidate.revision).pods,
         tested=candidate.tested_pod,
+        kills=kernel_kills(candidate.out_of_memory),
         allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
     )
     if finding is None or finding.grace is None:
@@ -249,6 +254,7 @@ def _not_ready_in_time(inputs: Inputs, status: Status, candidate: CandidateStatu
     finding = find_failure(
         revision.pods,
         tested=None,
+        kills=kernel_kills(candidate.out_of_memory),
         allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
     )
     unplaced = finding is not None and finding.reason is Reason.UNSCHEDULABLE

@@ -7,18 +7,28 @@ makes it wait, or begin anew, and touches no gate that judges the candidate alon
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from modelrollout.api.conditions import MESSAGE_LIMIT, format_precise_time, parse_time
 from modelrollout.api.status import CandidateStatus, ComparedPod, ComparisonStatus
+from modelrollout.gates.common_cause import ENOUGH_AT_STABLE
 from modelrollout.gates.evidence import Comparison, Snapshot
 from modelrollout.gates.judge import latency_edges
+from modelrollout.gates.look import requests_of
 from modelrollout.gates.moments import named_classes
 from modelrollout.gates.totals import Incomparable, Totals
 from modelrollout.rollout.inputs import Inputs
 from modelrollout.rollout.world import Pod
 
-__all__ = ["MOST_BEGINNINGS", "MOST_PODS", "compare", "follow_comparison"]
+__all__ = [
+    "LONGEST_SILENCE",
+    "MOST_BEGINNINGS",
+    "MOST_PODS",
+    "compare",
+    "follow_comparison",
+    "follow_silence",
+]
 
 MOST_PODS: Final = 3
 """Pods of stable that are compared with, so that status stays small however many there are."""
@@ -26,6 +36,10 @@ MOST_PODS: Final = 3
 MOST_BEGINNINGS: Final = 5
 """How often a comparison begins in one stage. Each beginning is a fresh test with errors of its
 own, so their number has to have an end."""
+
+LONGEST_SILENCE: Final = timedelta(minutes=5)
+"""How long a candidate beyond its limits may wait for a word of stable: a container that is
+restarted has loaded its model by then, and a scrape that failed has been repeated many times."""
 
 
 def follow_comparison(
@@ -82,6 +96,27 @@ def compare(
     return Comparison(mine, Totals.over(stable), stable_pods=len(stable)), ""
 
 
+def follow_silence(
+    inputs: Inputs, candidate: CandidateStatus, comparison: Comparison | None
+) -> tuple[CandidateStatus, bool]:
+    """Return the record with the time since when stable is silent, and whether it is to be awaited.
+
+    Stable is silent while its counters are not known, or the comparison has just begun anew. What
+    befell both arms cannot be told from the candidate's own doing then. A stable that stays silent
+    is not awaited: a bad candidate has to go whether stable is ever heard of again or not.
+    """
+    record = candidate.comparison
+    anew = record is not None and bool(record.notice)
+    heard = comparison is not None and not (
+        anew and requests_of(comparison.stable) < ENOUGH_AT_STABLE
+    )
+    if inputs.status.stable is None or not candidate.warmed_up or heard:
+        return candidate.model_copy(update={"stable_silent_time": None}), False
+    since = candidate.stable_silent_time or format_precise_time(inputs.now)
+    awaited = inputs.now - parse_time(since) < LONGEST_SILENCE
+    return candidate.model_copy(update={"stable_silent_time": since}), awaited
+
+
 def _break(
     inputs: Inputs, record: ComparisonStatus, snapshot: Snapshot, latest: Totals | None
 ) -> str:
@@ -136,11 +171,14 @@ def _begin(
 ) -> ComparisonStatus:
     """Take the counters of both arms, with the same classes of requests kept apart in each."""
     edges = latency_edges(inputs.spec.gates)
+    shared = set[int].intersection(*(set(pod.within) for pod in stable))
+    # A pod that was started before a gate was declared has another edge than its limit.
+    above = [min((edge for edge in shared if edge >= limit), default=limit) for limit in edges]
     classes = named_classes(latest.log_moments, *(pod.log_moments for pod in stable))
     return record.model_copy(
         update={
             "candidate": latest.to_baseline(edges, classes),
-            "stable": [pod.to_baseline(edges, classes) for pod in stable],
+            "stable": [pod.to_baseline(above, classes) for pod in stable],
             "beginnings": record.beginnings + 1,
         }
     )

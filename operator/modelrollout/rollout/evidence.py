@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Final
 
 from modelrollout.api.block_status import BlocksStatus
 from modelrollout.api.status import CandidateStatus, Status
@@ -11,12 +12,21 @@ from modelrollout.gates.blocks import LOG_SECONDS, Blocks
 from modelrollout.gates.evidence import Comparison, Evidence, ProbeTotals, Snapshot
 from modelrollout.gates.judge import latency_edges
 from modelrollout.gates.totals import Incomparable, Totals
-from modelrollout.rollout.comparison import compare, follow_comparison
-from modelrollout.rollout.failures import container_out_of_memory_count
+from modelrollout.rollout.comparison import compare, follow_comparison, follow_silence
 from modelrollout.rollout.inputs import Inputs
-from modelrollout.rollout.world import Pod, World
+from modelrollout.rollout.lives import (
+    counters_of_life,
+    follow_life,
+    kernel_kills,
+    since_the_attempt_began,
+    without_evidence,
+)
 
-__all__ = ["gather", "tested_pod"]
+__all__ = ["MOST_BEGINNINGS", "gather", "is_exhausted"]
+
+MOST_BEGINNINGS: Final = 5
+"""How often the evidence of a stage begins. Each beginning is a fresh test with errors of its own,
+and forgets what spoke against the candidate, so their number has to have an end."""
 
 _UNKNOWN_PRICE = Decimal("NaN")
 
@@ -32,12 +42,14 @@ def gather(inputs: Inputs, status: Status, snapshot: Snapshot) -> tuple[Status, 
     candidate = status.candidate
     if candidate is None:
         raise ValueError("there is no attempt in progress")
+    candidate = follow_life(inputs, candidate, snapshot)
     probe = _probe_totals(inputs, snapshot)
     # Without the probe's word on load, nobody knows what the counters are counters of.
-    latest = None if probe is None else _candidate_totals(inputs, candidate, snapshot)
+    latest = None if probe is None else counters_of_life(inputs, candidate, snapshot)
     candidate = _with_baseline(inputs, candidate, latest, probe)
     candidate = follow_comparison(inputs, candidate, snapshot, latest)
     comparison, comparison_problem = compare(inputs, candidate, snapshot, latest)
+    candidate, silent = follow_silence(inputs, candidate, comparison)
     baseline: Totals | None = None
     effects: dict[str, float] = {}
     if candidate.warmed_up and candidate.baseline is not None:
@@ -47,12 +59,10 @@ def gather(inputs: Inputs, status: Status, snapshot: Snapshot) -> tuple[Status, 
             candidate, effects = _with_blocks(inputs, candidate, measured, comparison)
     price, gpus = _stable_gpus(inputs, status)
     evidence = Evidence(
-        baseline=baseline,
-        latest=latest,
+        baseline=None if baseline is None else since_the_attempt_began(baseline, candidate),
+        latest=None if latest is None else since_the_attempt_began(latest, candidate),
         probe=probe,
-        container_out_of_memory=container_out_of_memory_count(
-            inputs.world.revision(candidate.revision).pods
-        ),
+        container_out_of_memory=kernel_kills(candidate.out_of_memory),
         gpu_hour_price=inputs.catalogue.gpu_hour_prices[inputs.spec.pool],
         gpu_count=inputs.spec.serving.gpu.count,
         stable_gpu_hour_price=price,
@@ -60,25 +70,15 @@ def gather(inputs: Inputs, status: Status, snapshot: Snapshot) -> tuple[Status, 
         problem=_problem(inputs, candidate, snapshot),
         comparison=comparison,
         comparison_problem=comparison_problem,
+        stable_silent=silent,
         design_effects=effects,
     )
     return status.model_copy(update={"candidate": candidate}), evidence
 
 
-def tested_pod(world: World, candidate: CandidateStatus) -> Pod | None:
-    """Return the pod under trial, or ``None`` when it is gone or on its way out."""
-    for pod in world.revision(candidate.revision).pods:
-        tested = candidate.tested_pod is not None and pod.uid == candidate.tested_pod.uid
-        if tested and not pod.terminating and not pod.evicted:
-            return pod
-    return None
-
-
-def _candidate_totals(
-    inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot
-) -> Totals | None:
-    pod = tested_pod(inputs.world, candidate)
-    return None if pod is None else snapshot.servers.get((inputs.namespace, pod.name))
+def is_exhausted(candidate: CandidateStatus) -> bool:
+    """Tell whether the evidence was lost and does not begin again."""
+    return not candidate.warmed_up and candidate.beginnings >= MOST_BEGINNINGS
 
 
 def _probe_totals(inputs: Inputs, snapshot: Snapshot) -> ProbeTotals | None:
@@ -100,7 +100,7 @@ def _with_baseline(
         return candidate
     if not probe.loading:
         # Not begun, or a probe that began anew: its repeats must not count as load.
-        return candidate.model_copy(update={"baseline": None, "warmed_up": False})
+        return without_evidence(candidate)
     warmup = inputs.spec.analysis.warmup_requests
     try:
         served = _served_since(candidate, latest)
@@ -111,9 +111,16 @@ def _with_baseline(
         if candidate.warmed_up or served < warmup:
             return candidate
         warmed_up = True
+    if candidate.beginnings >= MOST_BEGINNINGS:
+        return without_evidence(candidate)
     baseline = latest.to_baseline(latency_edges(inputs.spec.gates))
     return candidate.model_copy(
-        update={"baseline": baseline, "warmed_up": warmed_up, "blocks": None}
+        update={
+            "baseline": baseline,
+            "warmed_up": warmed_up,
+            "beginnings": candidate.beginnings + warmed_up,
+            "blocks": None,
+        }
     )
 
 
@@ -149,6 +156,8 @@ def _problem(inputs: Inputs, candidate: CandidateStatus, snapshot: Snapshot) -> 
             return found
     if _probe_totals(inputs, snapshot) is None:
         return "Prometheus has no results of the probe yet"
+    if candidate.life is not None and not candidate.life.counted:
+        return "Prometheus has no counters of the candidate's container since it was started"
     return ""
 
 

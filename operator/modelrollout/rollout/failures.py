@@ -21,7 +21,6 @@ __all__ = [
     "READINESS_GRACE",
     "Finding",
     "allowed_out_of_memory",
-    "container_out_of_memory_count",
     "find_failure",
 ]
 
@@ -63,19 +62,6 @@ class Finding:
     ``None`` for what only explains why the candidate is not ready."""
 
 
-def container_out_of_memory_count(pods: Sequence[Pod]) -> int:
-    """Return how often the kernel killed a container of these pods for its memory limit.
-
-    The pod status keeps the last termination only; a pod whose last one was OOMKilled counts with
-    all its restarts, because a crash for another reason has its own finding.
-    """
-    return sum(
-        max(pod.restarts, 1)
-        for pod in pods
-        if pod.last_termination is not None and pod.last_termination.reason == "OOMKilled"
-    )
-
-
 def allowed_out_of_memory(gates: Sequence[Gate]) -> int:
     """Return the container kills that an enforced gate tolerates; without such a gate none."""
     limits = [
@@ -87,7 +73,11 @@ def allowed_out_of_memory(gates: Sequence[Gate]) -> int:
 
 
 def find_failure(
-    pods: Sequence[Pod], *, tested: TestedPod | None, allowed_out_of_memory: int
+    pods: Sequence[Pod],
+    *,
+    tested: TestedPod | None,
+    kills: int,
+    allowed_out_of_memory: int,
 ) -> Finding | None:
     """Return the first finding over a candidate's pods, the worst kind first.
 
@@ -97,11 +87,14 @@ def find_failure(
         The candidate's pods.
     tested
         The pod under trial as it was when that began; ``None`` while the candidate is loading.
+    kills
+        Times the kernel killed a container of the candidate since the attempt began
+        (`modelrollout.rollout.lives.kernel_kills`).
     allowed_out_of_memory
         Container kills that the spec's outOfMemory gate tolerates.
     """
     checks: tuple[Callable[[Pod], Finding | None], ...] = (
-        lambda pod: _out_of_memory(pod, allowed_out_of_memory),
+        lambda pod: _out_of_memory(pod, kills, allowed_out_of_memory),
         _declared_failure,
         lambda pod: _crash_loop(pod) if tested is None else _crashed(pod, tested),
         _image_pull,
@@ -119,9 +112,9 @@ def find_failure(
     return None
 
 
-def _out_of_memory(pod: Pod, allowed: int) -> Finding | None:
-    kills = container_out_of_memory_count([pod])
-    if kills <= allowed:
+def _out_of_memory(pod: Pod, kills: int, allowed: int) -> Finding | None:
+    killed = pod.last_termination is not None and pod.last_termination.reason == "OOMKilled"
+    if not killed or kills <= allowed:
         return None
     return Finding(
         Reason.CONTAINER_OUT_OF_MEMORY,

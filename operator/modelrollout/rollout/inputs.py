@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from modelrollout.api.revision import RevisionContent, criteria_digest, revision_hash
@@ -55,6 +55,9 @@ class Inputs:
 
     catalogue: Catalogue
     now: datetime
+    scrape_interval: timedelta = timedelta()
+    """Time between two samples of a series in Prometheus."""
+
     commands: Commands = field(default_factory=Commands)
 
     @property

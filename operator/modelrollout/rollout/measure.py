@@ -17,7 +17,7 @@ from modelrollout.gates.evidence import Evidence
 from modelrollout.gates.judge import Assessment, evaluate
 from modelrollout.gates.stability import FEWEST_PROMPTS
 from modelrollout.gates.verdict import Verdict
-from modelrollout.rollout.evidence import gather
+from modelrollout.rollout.evidence import gather, is_exhausted
 from modelrollout.rollout.inputs import Inputs, MetricsFailure
 from modelrollout.rollout.transitions import enter, fail, inconclusive
 
@@ -81,6 +81,13 @@ def _decide(inputs: Inputs, status: Status, assessment: Assessment) -> Status:
         raise ValueError("there is no attempt in progress")
     if assessment.verdict is Verdict.FAIL:
         return fail(status, inputs.spec, Reason.GATE_FAILED, assessment.message, inputs.now)
+    if is_exhausted(candidate):
+        why = (
+            f"the evidence has begun {candidate.beginnings} times in this stage and does not begin "
+            "again: each time the container was restarted, its counters went back, the pod was "
+            "lost or the probe began anew; see what becomes of them"
+        )
+        return inconclusive(status, inputs.spec, Reason.INCONCLUSIVE, why, inputs.now)
     if assessment.verdict is Verdict.PASS:
         return _next_stage(inputs, status, candidate)
     limit = inputs.spec.analysis.max_requests

@@ -24,6 +24,7 @@ from modelrollout.api.status import (
 from modelrollout.rollout.acceptance import Acceptance
 from modelrollout.rollout.failures import allowed_out_of_memory, find_failure
 from modelrollout.rollout.inputs import Inputs
+from modelrollout.rollout.lives import kernel_kills
 from modelrollout.rollout.world import World
 
 __all__ = ["ROLLBACK_PATIENCE", "stable_serves", "summarise", "unreadable"]
@@ -127,6 +128,7 @@ def _in_progress(inputs: Inputs, candidate: CandidateStatus) -> Condition:
             finding = find_failure(
                 inputs.world.revision(revision).pods,
                 tested=None,
+                kills=kernel_kills(candidate.out_of_memory),
                 allowed_out_of_memory=allowed_out_of_memory(inputs.spec.gates),
             )
             if finding is not None:

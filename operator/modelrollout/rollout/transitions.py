@@ -77,6 +77,7 @@ def enter(
     The tested pod stays the same from stage to stage, until the candidate is loaded anew.
     """
     candidate = _candidate(status)
+    following = stage is candidate.stage is StageKind.ISOLATED
     deadline = None if deadline_seconds is None else format_time(_later(now, deadline_seconds))
     changes: dict[str, object] = {
         "stage": stage,
@@ -85,6 +86,8 @@ def enter(
         "deadline_time": deadline,
         "baseline": None,
         "warmed_up": False,
+        "beginnings": 0 if following else candidate.beginnings,
+        "stable_silent_time": None,
         "comparison": None,
         "blocks": None,
         "trouble": None,
@@ -188,6 +191,7 @@ def _decided(
             "stage_started_time": format_time(now),
             "deadline_time": None,
             "baseline": None,
+            "stable_silent_time": None,
             "comparison": None,
             "blocks": None,
             "trouble": None,

@@ -112,6 +112,7 @@ class Story:
         self.commands = Commands()
         self.loading = True
         self.repeat_prompts = 8
+        self.scrape_interval = timedelta()
         self.forgetful = False
         """Whether the operator is another process at each look, which knows the record only."""
 
@@ -171,6 +172,7 @@ class Story:
             metrics=self.metrics,
             catalogue=Catalogue({"preview": Decimal(3)}, frozenset({"default"})),
             now=self.now,
+            scrape_interval=self.scrape_interval,
             commands=self.commands,
         )
 
@@ -222,7 +224,10 @@ class Story:
         slow: int = 0,
         failed: int = 0,
         seconds: Sequence[float] = (0.1,),
+        out_of_memory: int = 0,
         stable: Sequence[int] | None = None,
+        stable_slow: int = 0,
+        stable_failed: int = 0,
     ) -> None:
         """Prometheus answers with counters of the candidate's pod and of stable's.
 
@@ -231,9 +236,17 @@ class Story:
         pod = self.pods[self.candidate.revision][0]
         now = self.now
         servers = [
-            counters(pod.name, now, requests, slow=slow, failed=failed, seconds=seconds),
+            counters(
+                pod.name,
+                now,
+                requests,
+                slow=slow,
+                failed=failed,
+                seconds=seconds,
+                out_of_memory=out_of_memory,
+            ),
             *(
-                counters(other.name, now, count)
+                counters(other.name, now, count, slow=stable_slow, failed=stable_failed)
                 for other, count in zip(
                     self.stable_pods, stable or [requests] * len(self.stable_pods), strict=True
                 )

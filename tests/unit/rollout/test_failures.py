@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from modelrollout.api.status import TestedPod
-from modelrollout.rollout.failures import container_out_of_memory_count, find_failure
+from modelrollout.api.conditions import format_time
+from modelrollout.api.status import CandidateStatus, StageKind, TestedPod
+from modelrollout.rollout.failures import find_failure
+from modelrollout.rollout.lives import follow_kills, kernel_kills
 from modelrollout.rollout.world import Pod, Termination
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -19,8 +24,30 @@ HEALTHY = Pod(
 LOADING = replace(HEALTHY, ready=False, containers_ready=False, created=NOW - timedelta(seconds=5))
 
 
+TRIED = CandidateStatus(
+    revision="r",
+    attempt=1,
+    stage=StageKind.ISOLATED,
+    started_time=format_time(NOW),
+    stage_started_time=format_time(NOW),
+)
+
+
+def killed(*looks: Sequence[Pod]) -> int:
+    """Kills by the kernel, as known after the candidate's pods were looked at so often."""
+    candidate = TRIED
+    for pods in looks:
+        candidate = follow_kills(candidate, pods)
+    return kernel_kills(candidate.out_of_memory)
+
+
 def find(pod: Pod, *, loading: bool = True, allowed: int = 0) -> tuple[str, float | None] | None:
-    finding = find_failure([pod], tested=None if loading else TESTED, allowed_out_of_memory=allowed)
+    finding = find_failure(
+        [pod],
+        tested=None if loading else TESTED,
+        kills=killed([pod]),
+        allowed_out_of_memory=allowed,
+    )
     if finding is None:
         return None
     return finding.reason.value, None if finding.grace is None else finding.grace.total_seconds()
@@ -64,7 +91,7 @@ def test_a_restart_from_before_the_trial_was_dealt_with_before() -> None:
     end = Termination("Error", 1)
     recovered = replace(HEALTHY, restarts=1, last_termination=end)
     tested = TestedPod(uid="u", restarts=1)
-    assert find_failure([recovered], tested=tested, allowed_out_of_memory=0) is None
+    assert find_failure([recovered], tested=tested, kills=0, allowed_out_of_memory=0) is None
 
 
 def test_readiness_may_be_lost_for_a_moment_only() -> None:
@@ -89,14 +116,53 @@ def test_what_a_pod_does_after_its_node_ended_it_is_no_evidence(change: dict[str
 
 def test_kills_are_counted_up_to_what_the_gate_allows() -> None:
     twice = ended("OOMKilled", 137, restarts=2)
-    assert container_out_of_memory_count([twice]) == 2
+    assert killed([twice]) == 2
     assert find(twice, loading=False, allowed=2) is None
     assert find(twice, loading=False, allowed=1) == ("ContainerOutOfMemory", 0)
 
 
 def test_the_worst_finding_over_all_pods_comes_first() -> None:
     waiting = replace(LOADING, name="a", unschedulable="0/1 nodes")
-    killed = replace(ended("OOMKilled", 137), name="b")
-    finding = find_failure([waiting, killed], tested=None, allowed_out_of_memory=0)
+    ended_by_kernel = replace(ended("OOMKilled", 137), name="b")
+    finding = find_failure(
+        [waiting, ended_by_kernel], tested=None, kills=1, allowed_out_of_memory=0
+    )
     assert finding is not None
     assert finding.reason.value == "ContainerOutOfMemory"
+
+
+# -- kills from look to look -----------------------------------------------------------------------
+KILL = Termination("OOMKilled", 137)
+AT_NODE = Termination("Unknown", 255)
+
+
+def test_kills_are_not_forgotten_when_the_next_end_is_another() -> None:
+    once = replace(HEALTHY, restarts=1, last_termination=KILL)
+    assert killed([once], [replace(once, restarts=2, last_termination=AT_NODE)]) == 1
+
+
+def test_an_end_of_another_kind_is_no_kill_after_a_kill() -> None:
+    first = replace(HEALTHY, restarts=1, last_termination=AT_NODE)
+    assert killed([first], [replace(first, restarts=2, last_termination=KILL)]) == 1
+
+
+def test_a_kill_counts_once_however_often_and_when_it_is_seen() -> None:
+    ending = replace(LOADING, last_termination=KILL)
+    restarted = replace(LOADING, restarts=1, last_termination=KILL)
+    assert killed([ending], [ending], [restarted], [restarted]) == 1
+
+
+def test_kills_of_a_pod_that_is_gone_are_kept() -> None:
+    once = replace(HEALTHY, restarts=1, last_termination=KILL)
+    other = replace(HEALTHY, uid="other", restarts=2, last_termination=KILL)
+    assert killed([once], [HEALTHY], []) == 1
+    assert killed([once], [other], [replace(other, terminating=True)], []) == 3
+
+
+@given(st.lists(st.sampled_from([KILL, AT_NODE]), max_size=12), st.integers(0, 3))
+def test_kills_are_as_many_as_there_were(ends: list[Termination], pods: int) -> None:
+    looks = []
+    for uid in range(pods):
+        for restarts, end in enumerate(ends, start=1):
+            looks.append([replace(HEALTHY, uid=str(uid), restarts=restarts, last_termination=end)])
+    assert killed(*looks) == pods * ends.count(KILL)
