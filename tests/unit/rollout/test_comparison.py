@@ -359,15 +359,16 @@ def test_repeats_are_told_until_the_load_begins() -> None:
 
 
 # -- a stable that is silent -----------------------------------------------------------------------
-BAD = {"failed": 20, "stable_failed": 20}
-"""20 of 55 requests fail at both arms: a common cause."""
+def both_are_bad(story: Story, requests: int) -> None:
+    """20 requests failed at both arms: a common cause."""
+    story.measured(requests, failed=20, stable_failed=20)
 
 
 def both_fail() -> Story:
     errors = [{"name": "errors", "errors": {"maxPercent": "5"}}]
     story = trial(gates=errors)
     warm_up(story)
-    story.measured(40, **BAD)
+    both_are_bad(story, 40)
     story.look()
     story.later(2)
     assert story.stage == "Isolated"
@@ -376,7 +377,7 @@ def both_fail() -> Story:
 
 
 def unscraped(story: Story) -> None:
-    story.measured(41, **BAD)
+    both_are_bad(story, 41)
     story.hide(story.stable_pods[0].name)
 
 
@@ -421,7 +422,7 @@ def test_stable_that_is_heard_again_is_taken_at_its_word() -> None:
     unscraped(story)
     story.look()
     story.later(240)
-    story.measured(42, **BAD)
+    both_are_bad(story, 42)
     story.look()
     assert not story.evidence().stable_silent
     assert "a common cause" in story.status.gates[0].message
