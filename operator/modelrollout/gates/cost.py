@@ -13,7 +13,7 @@ from modelrollout.gates.blocks import COST
 from modelrollout.gates.changes import ChangeWords, Margins, change_finding
 from modelrollout.gates.evidence import Comparison
 from modelrollout.gates.facts import told_apart
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.look import Look
 from modelrollout.gates.sequential import FEWEST_REQUESTS, Judgement, mean_limit, mean_ratio
 from modelrollout.gates.shares import NOTABLE_EFFECT, confidence, in_bursts
@@ -40,11 +40,6 @@ _WORDS: Final = ChangeWords(
 MOST_APART: Final = 0.1
 """Largest total variation distance between the mixes of requests of arms whose cost is compared.
 Where a tenth of the requests is of a class that costs twice as much, cost differs by a tenth."""
-
-
-def _needs(gate: CostGate) -> frozenset[Need]:
-    needs = {Need.REQUESTS}
-    return frozenset(needs if gate.max_increase_percent is None else needs | {Need.COMPARISON})
 
 
 def _judge(gate: CostGate, look: Look) -> Finding:
@@ -295,4 +290,4 @@ def _dearer(gpu_hour: Decimal, gpus: int, look: Look) -> float | Unmeasured:
     return ours / theirs
 
 
-KIND = Kind(CostGate, _needs, _judge)
+KIND = Kind(CostGate, _judge)

@@ -5,17 +5,13 @@ from __future__ import annotations
 from modelrollout.api.gate_types import ErrorsGate
 from modelrollout.gates.blocks import ERRORS
 from modelrollout.gates.common_cause import Alibi, excused_share
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.look import Look, requests_of
 from modelrollout.gates.shares import Share, ShareWords, judge_share
 from modelrollout.gates.totals import Totals
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict
 
 __all__ = ["KIND"]
-
-
-def _needs(_: ErrorsGate) -> frozenset[Need]:
-    return frozenset({Need.REQUESTS})
 
 
 def _judge(gate: ErrorsGate, look: Look) -> Finding:
@@ -67,4 +63,4 @@ def _none_allowed(share: Share) -> Finding:
     )
 
 
-KIND = Kind(ErrorsGate, _needs, _judge)
+KIND = Kind(ErrorsGate, _judge)

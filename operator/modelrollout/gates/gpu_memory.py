@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from modelrollout.api.gate_types import GpuMemoryGate
 from modelrollout.gates.facts import judge_fact, told_apart
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.look import Look
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict
 
 __all__ = ["KIND"]
-
-
-def _needs(_: GpuMemoryGate) -> frozenset[Need]:
-    return frozenset({Need.REQUESTS, Need.DEVICE_MEMORY})
 
 
 def _judge(gate: GpuMemoryGate, look: Look) -> Finding:
@@ -54,4 +50,4 @@ def _none(limit: str) -> Finding:
     )
 
 
-KIND = Kind(GpuMemoryGate, _needs, _judge)
+KIND = Kind(GpuMemoryGate, _judge)

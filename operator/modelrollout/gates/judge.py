@@ -19,7 +19,7 @@ from modelrollout.gates import (
     text_accuracy,
 )
 from modelrollout.gates.evidence import Evidence
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.load import unborne
 from modelrollout.gates.look import UNREADABLE, Look, not_evidence
 from modelrollout.gates.verdict import (
@@ -31,7 +31,7 @@ from modelrollout.gates.verdict import (
     unknown,
 )
 
-__all__ = ["KINDS", "Assessment", "evaluate", "evidence_needed", "latency_edges"]
+__all__ = ["KINDS", "Assessment", "evaluate", "latency_edges"]
 
 KINDS: Final[Mapping[type, Kind[Any]]] = {
     kind.criterion: kind
@@ -119,16 +119,6 @@ def latency_edges(gates: Sequence[Gate]) -> list[int]:
     """
     limits = {gate.latency.max_milliseconds for gate in gates if gate.latency is not None}
     return sorted(limit for limit in limits if limit is not None)
-
-
-def evidence_needed(gates: Sequence[Gate]) -> frozenset[Need]:
-    """Return the evidence without which some of the gates could not pass."""
-    needed: set[Need] = set()
-    for gate in gates:
-        kind = KINDS.get(type(gate.criterion))
-        if kind is not None:
-            needed |= kind.needs(gate.criterion)
-    return frozenset(needed)
 
 
 def _judge(gate: Gate, look: Look) -> Finding:

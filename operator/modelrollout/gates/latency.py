@@ -11,7 +11,7 @@ from modelrollout.gates.blocks import LOG_SECONDS, latency_key
 from modelrollout.gates.changes import ChangeWords, Margins, change_finding
 from modelrollout.gates.common_cause import Alibi, excused_share
 from modelrollout.gates.evidence import Comparison
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.load import MOST_MISSED, MOST_TIMES_BUSIER, spared_share, times_busier
 from modelrollout.gates.look import Look, requests_of
 from modelrollout.gates.sequential import log_information, log_latency
@@ -38,12 +38,6 @@ _WORDS: Final = ChangeWords(
 )
 
 _Stratum = tuple[int, float, float, int, float, float]
-
-
-def _needs(gate: LatencyGate) -> frozenset[Need]:
-    if gate.max_increase_percent is None:
-        return frozenset({Need.REQUESTS})
-    return frozenset({Need.REQUESTS, Need.COMPARISON, Need.LOG_MOMENTS})
 
 
 def _judge(gate: LatencyGate, look: Look) -> Finding:
@@ -314,4 +308,4 @@ def _failed_share(totals: Totals) -> float:
     return totals.failed / max(1, requests_of(totals))
 
 
-KIND = Kind(LatencyGate, _needs, _judge)
+KIND = Kind(LatencyGate, _judge)

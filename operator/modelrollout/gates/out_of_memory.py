@@ -5,7 +5,7 @@ from __future__ import annotations
 from modelrollout.api.gate_types import OutOfMemoryGate
 from modelrollout.gates.common_cause import excused
 from modelrollout.gates.evidence import Comparison
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.look import Look, requests_of
 from modelrollout.gates.sequential import Judgement, rate_upper_bound, two_arm_counts
 from modelrollout.gates.shares import confidence
@@ -13,11 +13,6 @@ from modelrollout.gates.totals import is_count
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict, all_of
 
 __all__ = ["KIND"]
-
-
-def _needs(gate: OutOfMemoryGate) -> frozenset[Need]:
-    needs = {Need.REQUESTS}
-    return frozenset(needs if gate.max_times_stable is None else needs | {Need.COMPARISON})
 
 
 def _judge(gate: OutOfMemoryGate, look: Look) -> Finding:
@@ -163,4 +158,4 @@ def _ratio(times: int, compared: Comparison, look: Look) -> Judgement:
     )
 
 
-KIND = Kind(OutOfMemoryGate, _needs, _judge)
+KIND = Kind(OutOfMemoryGate, _judge)

@@ -6,7 +6,7 @@ from typing import Final
 
 from modelrollout.api.gate_types import QueryGate
 from modelrollout.gates.facts import judge_fact, told_apart
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.look import Look
 from modelrollout.gates.verdict import Finding, Verdict
 
@@ -14,10 +14,6 @@ __all__ = ["KIND"]
 
 _LARGEST: Final = 1e300
 """Beyond it a value is no 64-bit float, or about to be none."""
-
-
-def _needs(_: QueryGate) -> frozenset[Need]:
-    return frozenset({Need.REQUESTS, Need.QUERIES})
 
 
 def _judge(gate: QueryGate, look: Look) -> Finding:
@@ -53,4 +49,4 @@ def _judge(gate: QueryGate, look: Look) -> Finding:
     )
 
 
-KIND = Kind(QueryGate, _needs, _judge)
+KIND = Kind(QueryGate, _judge)

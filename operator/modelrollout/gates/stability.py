@@ -8,7 +8,7 @@ from typing import Final
 from modelrollout.api.gate_types import StabilityGate, StabilityKind
 from modelrollout.gates.evidence import Deviations
 from modelrollout.gates.facts import told_apart
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.look import Look
 from modelrollout.gates.totals import is_count
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict
@@ -39,11 +39,6 @@ _WORDS: Final = {
         "pictures made early and late", "no prompt has been made again later yet"
     ),
 }
-
-
-def _needs(gate: StabilityGate) -> frozenset[Need]:
-    repeats = gate.kind is StabilityKind.REPEAT
-    return frozenset({Need.REPEATS if repeats else Need.DEVIATIONS})
 
 
 def _judge(gate: StabilityGate, look: Look) -> Finding:
@@ -100,4 +95,4 @@ def _measured(kind: StabilityKind, look: Look) -> Deviations | Unmeasured:
     return found
 
 
-KIND = Kind(StabilityGate, _needs, _judge, prompts=True)
+KIND = Kind(StabilityGate, _judge, prompts=True)

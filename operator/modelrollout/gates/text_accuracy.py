@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from modelrollout.api.gate_types import TextAccuracyGate
 from modelrollout.gates.evidence import PairedScores
-from modelrollout.gates.kind import Kind, Need
+from modelrollout.gates.kind import Kind
 from modelrollout.gates.look import Look
 from modelrollout.gates.sequential import Judgement, bounded_mean, paired_bounded
 from modelrollout.gates.shares import confidence
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict, all_of, unknown
 
 __all__ = ["KIND"]
-
-
-def _needs(_: TextAccuracyGate) -> frozenset[Need]:
-    return frozenset({Need.TEXT_ACCURACY})
 
 
 def _judge(gate: TextAccuracyGate, look: Look) -> Finding:
@@ -140,4 +136,4 @@ def _outcome(judgement: Judgement, look: Look) -> str:
             return "not decided yet"
 
 
-KIND = Kind(TextAccuracyGate, _needs, _judge, prompts=True)
+KIND = Kind(TextAccuracyGate, _judge, prompts=True)

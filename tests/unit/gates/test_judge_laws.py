@@ -22,8 +22,7 @@ from modelrollout.gates.evidence import (
     Comparison,
     Evidence,
 )
-from modelrollout.gates.judge import KINDS, evaluate, evidence_needed
-from modelrollout.gates.kind import Need
+from modelrollout.gates.judge import KINDS, evaluate
 from modelrollout.gates.totals import Totals
 from modelrollout.gates.verdict import Verdict
 from tests.unit.gates.every import EVERY, NAMES, good
@@ -31,7 +30,6 @@ from tests.unit.gates.judging import (
     ALL,
     ANALYSIS,
     ERRORS,
-    GPU_MEMORY,
     LATENCY,
     arm,
     counters,
@@ -65,34 +63,42 @@ def _without_device_memory(given: Evidence) -> Evidence:
     return replace(given, latest=replace(given.latest, peak_memory_share=None))
 
 
-WITHOUT: dict[Need, Callable[[Evidence], Evidence]] = {
-    Need.REQUESTS: lambda given: replace(given, baseline=None),
-    Need.COMPARISON: lambda given: replace(given, comparison=None),
-    Need.LOG_MOMENTS: _without_log_moments,
-    Need.DEVICE_MEMORY: _without_device_memory,
-    Need.REPEATS: lambda given: replace(given, probe=None),
-    Need.DEVIATIONS: lambda given: replace(given, deviations={}),
-    Need.TEXT_ACCURACY: lambda given: replace(given, text_accuracy=None),
-    Need.QUERIES: lambda given: replace(given, queries={}),
+WITHOUT: dict[str, Callable[[Evidence], Evidence]] = {
+    "requests": lambda given: replace(given, baseline=None),
+    "comparison": lambda given: replace(given, comparison=None),
+    "log moments": _without_log_moments,
+    "device memory": _without_device_memory,
+    "repeats": lambda given: replace(given, probe=None),
+    "deviations": lambda given: replace(given, deviations={}),
+    "text accuracy": lambda given: replace(given, text_accuracy=None),
+    "queries": lambda given: replace(given, queries={}),
+}
+NEEDED = {
+    "latency-p95": {"requests"},
+    "errors": {"requests"},
+    "oom": {"requests"},
+    "cost": {"requests"},
+    "repeatable": {"repeats"},
+    "gpu-memory": {"requests", "device memory"},
+    "latency-vs-stable": {"requests", "comparison", "log moments"},
+    "cost-vs-stable": {"requests", "comparison"},
+    "oom-vs-stable": {"requests", "comparison"},
+    "typography": {"text accuracy"},
+    "typography-drop": {"text accuracy"},
+    "queue": {"requests", "queries"},
+    "batch": {"deviations"},
 }
 
 
-@pytest.mark.parametrize("need", Need)
+@pytest.mark.parametrize("missing", WITHOUT)
 @pytest.mark.parametrize("gate", EVERY, ids=NAMES)
-def test_a_gate_needs_the_evidence_that_it_says_and_no_other(gate: Gate, need: Need) -> None:
+def test_a_gate_needs_the_evidence_that_it_judges_and_no_other(gate: Gate, missing: str) -> None:
     criterion: Any = gate.criterion
-    finding = judged(criterion, WITHOUT[need](good()))
-    if need in KINDS[type(criterion)].needs(criterion):
+    finding = judged(criterion, WITHOUT[missing](good()))
+    if missing in NEEDED[gate.name]:
         assert finding.verdict in (Verdict.INVALID, Verdict.INCONCLUSIVE)
     else:
         assert finding == judged(criterion, good())
-
-
-def test_what_is_needed_is_that_of_all_gates() -> None:
-    assert evidence_needed([LATENCY, GPU_MEMORY]) == {Need.REQUESTS, Need.DEVICE_MEMORY}
-    assert Need.COMPARISON in evidence_needed(EVERY)
-    unknown = Gate.model_validate({"name": "new", "somethingNew": {}})
-    assert evidence_needed([unknown]) == set()
 
 
 @pytest.mark.parametrize("criterion", [LatencyGate(), CostGate(), TextAccuracyGate()])
