@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from scipy.special import chdtri
+from scipy.special import chdtri, ndtri, stdtrit
 
 from modelrollout.api.block_status import BlockEnd, BlocksStatus, ClassSums, DispersionStatus
 from modelrollout.gates.evidence import Comparison
@@ -31,6 +31,9 @@ LOG_SECONDS: Final = "log_seconds"
 """Keys of `design_effects`, beside those of `latency_key`."""
 
 _FEWEST_BLOCKS: Final = 3
+_USUAL: Final = 0.975
+"""Level at which Student's quantile is set beside the normal one: that of 5 % on two sides."""
+
 _CHANCE: Final = 0.05
 """Probability that blocks of independent requests are taken for dependent ones at a look. Below
 it nothing is corrected: an estimate of about 1 that is cut off at 1 would cost every trial a tenth
@@ -79,7 +82,8 @@ class Dispersion:
         Returns
         -------
         float
-            The ratio of variances between and within blocks when it is beyond chance, else 1.
+            The ratio of variances between and within blocks when it is beyond chance, else 1. A
+            few blocks know it badly: it grows as Student's quantile stands above the normal one.
         """
         if self.blocks < _FEWEST_BLOCKS or not variance > 0:
             return 1.0
@@ -87,7 +91,8 @@ class Dispersion:
         freedom = self.blocks - 1
         if between <= float(chdtri(freedom, _CHANCE)):
             return 1.0
-        return max(1.0, between / freedom)
+        few = float(stdtrit(freedom, _USUAL) / ndtri(_USUAL))
+        return max(1.0, between / freedom * few**2)
 
 
 @dataclass(frozen=True, slots=True)
