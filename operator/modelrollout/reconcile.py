@@ -159,7 +159,8 @@ class Reconciler:
             scrape_interval=timedelta(seconds=self.scrape_interval_seconds),
             commands=_commands(rollout),
         )
-        decided = advance(inputs)
+        # In a thread, because to foretell the ends of many gates can take a while.
+        decided = await asyncio.to_thread(advance, inputs)
         await self._record(rollout, status, decided, Act(desired_world(spec, decided), world))
         return self._next_look(status, decided)
 

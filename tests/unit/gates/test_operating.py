@@ -211,3 +211,39 @@ def test_a_score_crosses_its_line_with_the_probability_of_a_brownian_motion(
 def test_more_drift_crosses_more_often(one: float, other: float, line: float) -> None:
     slow, fast = sorted((one, other))
     assert 0 <= line_crossing(slow, line) <= line_crossing(fast, line) + 1e-12 <= 1 + 1e-12
+
+
+def by_number(test: ShareTest, share: float) -> tuple[float, float]:
+    """Chances to pass and to fail, from the verdict on every number of bad requests."""
+    going_on, passes, fails = {0: 1.0}, 0.0, 0.0
+    for n in range(1, test.max_requests + 1):
+        following: dict[int, float] = {}
+        for k, chance in going_on.items():
+            following[k] = following.get(k, 0.0) + chance * (1 - share)
+            following[k + 1] = following.get(k + 1, 0.0) + chance * share
+        going_on = {}
+        for k, chance in following.items():
+            verdict = test.verdict(k, n)
+            if verdict is Verdict.FAIL:
+                fails += chance
+            elif verdict is Verdict.PASS and n >= test.min_requests:
+                passes += chance
+            else:
+                going_on[k] = chance
+    return passes, fails
+
+
+@given(
+    st.sampled_from([0.01, 0.05, 0.3, 0.5, 0.9]),
+    st.sampled_from([0.003, 0.05, 0.3]),
+    st.integers(1, 40),
+    st.integers(0, 45),
+    st.floats(0, 1),
+)
+def test_boundaries_are_where_the_verdicts_change(
+    limit: float, alpha: float, most: int, fewest: int, share: float
+) -> None:
+    test = ShareTest(limit, alpha, alpha, fewest, most)
+    found, (passes, fails) = share_operating(test, share), by_number(test, share)
+    assert found.passes == pytest.approx(passes, abs=1e-9)
+    assert found.fails == pytest.approx(fails, abs=1e-9)

@@ -236,6 +236,8 @@ def _too_little_time(
     if max([spec.analysis.min_requests, *best]) <= conditions.horizon:
         return ()
     deadline = spec.strategy.deadlines.analysis_seconds
+    if conditions.horizon == spec.analysis.max_requests:
+        return (f"only {conditions.horizon} requests are made (`analysis.maxRequests`): raise it",)
     why = (
         f"only {conditions.horizon} requests fit into `strategy.deadlines.analysisSeconds` "
         f"({deadline} s): raise it, or `probe.requestsPerMinute`"
