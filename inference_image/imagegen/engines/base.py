@@ -167,7 +167,7 @@ class Engine(ABC):
     """Makes pictures. One thread calls :meth:`generate`, one batch at a time."""
 
     device: str
-    """``cpu``, ``cuda:0`` or ``hosted``: the label of the busy-time counter."""
+    """``cpu``, ``cuda:0``, ``hosted`` or ``synthetic``: the label of the busy-time counter."""
 
     size_multiple: int
     """Width and height must be multiples of this many pixels."""

@@ -4,12 +4,7 @@ import base64
 import io
 import json
 import logging
-import ssl
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +13,13 @@ import pytest
 from PIL import Image
 
 from imagegen import contract
-from imagegen.contract import Outcome, StartupFailureCode
-from imagegen.engines.base import Batch, GenerationSettings, Images
+from imagegen.contract import Outcome
+from imagegen.engines.base import Batch, GenerationSettings
 from imagegen.engines.hosted import upstream
-from imagegen.engines.hosted.engine import HostedEngine
 from imagegen.engines.hosted.settings import FIELDS, HostedSettings
 from imagegen.engines.settings import SyntheticSettings
 from imagegen.engines.synthetic.drawing import draw
-from imagegen.errors import GenerationCancelledError, RequestRefusedError, StartupError
+from imagegen.errors import GenerationCancelledError, RequestRefusedError
 from tests.unit.imagegen.conftest import (
     PATIENCE_SECONDS,
     free_port,
@@ -33,27 +27,19 @@ from tests.unit.imagegen.conftest import (
     settings_for,
 )
 from tests.unit.imagegen.engines import levels, make, never
-from tests.unit.imagegen.scripted import Reply, Scripted, scripted
+from tests.unit.imagegen.hosting import (
+    PAID_SECONDS,
+    SIDE,
+    engine,
+    error,
+    good,
+    image_file,
+    one_picture,
+    refused,
+)
+from tests.unit.imagegen.scripted import Reply, scripted
 
 SECRET = "sk-a-very-secret-key"  # noqa: S105
-SIDE = 32
-
-
-def image_file(side: int = SIDE, format_: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    pixels = np.arange(side * side * 3, dtype=np.uint32).reshape(side, side, 3) % 251
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, format=format_)
-    return buffer.getvalue()
-
-
-def good(file: bytes = image_file(), **more: Any) -> Reply:
-    entry = {"b64_json": base64.b64encode(file).decode()}
-    return Reply(200, json.dumps({"created": 0, "data": [entry]}).encode(), **more)
-
-
-def error(status: int, message: str = "no", **headers: str) -> Reply:
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status, json.dumps({"error": {"message": message}}).encode(), names)
 
 
 @pytest.fixture
@@ -66,35 +52,6 @@ def key_file(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "_FIRST_WAIT_SECONDS", 0.01)
-
-
-@contextmanager
-def engine(url: str, **changes: Any) -> Iterator[HostedEngine]:
-    settings = HostedSettings(
-        base_url=url,
-        model="big-model",
-        allowed_hosts=("127.0.0.1",),
-        price_per_image=0.08,
-        price_per_hour=4.0,
-    )
-    one = HostedEngine(replace(settings, **changes))
-    try:
-        yield one
-    finally:
-        one.close()
-
-
-PAID_SECONDS = 0.08 / 4.0 * 3600
-
-
-def one_picture(one: HostedEngine) -> Images:
-    return make(one, ["a fox"], [7], width=SIDE, height=SIDE)
-
-
-def refused(one: HostedEngine) -> RequestRefusedError:
-    with pytest.raises(RequestRefusedError) as caught:
-        one_picture(one)
-    return caught.value
 
 
 def test_pictures_of_a_real_server_come_through(tmp_path: Path) -> None:
@@ -349,75 +306,3 @@ def test_a_call_is_given_up_while_the_api_works_and_the_next_is_right() -> None:
         go_on.set()
         assert one_picture(one).shape == (1, SIDE, SIDE, 3)
         assert one.busy_clock() == pytest.approx(2 * PAID_SECONDS)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "1", "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return key, certificate
-
-
-@pytest.fixture
-def tls_api(certificate: tuple[Path, Path]) -> Iterator[Scripted]:
-    key, file = certificate
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file, key)
-    with scripted(good(), tls=context) as api:
-        yield api
-
-
-def test_certificates_are_verified(tls_api: Scripted, certificate: tuple[Path, Path]) -> None:
-    with engine(tls_api.url) as one:
-        refusal = refused(one)
-    assert refusal.code == "upstream_unreachable"
-    assert "certificate verify failed" in refusal.message
-    assert tls_api.seen == []
-
-    with engine(tls_api.url, ca_file=certificate[1]) as one:
-        assert one_picture(one).shape == (1, SIDE, SIDE, 3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"base_url": "http://api.example.com/v1"}, "plain http is for the loopback only"),
-        ({"base_url": "https://evil.example.com/v1"}, "leads to evil.example.com, which"),
-        ({"base_url": "https://user:pass@api.example.com/v1"}, "no user, key, query"),
-        ({"base_url": "https://api.example.com/v1?key=1"}, "no user, key, query"),
-        ({"base_url": "ftp://api.example.com"}, "like https://host/v1"),
-        ({"base_url": "api.example.com"}, "like https://host/v1"),
-        ({"fields": ("user",)}, "--hosted-fields user is not one of response_format"),
-        ({"price_per_image": -1.0}, "--price-per-image"),
-        ({"price_per_hour": 0.0}, "--price-per-hour"),
-        ({"key_file": Path("/nowhere/key")}, "the key file /nowhere/key cannot be read"),
-        ({"ca_file": Path("/nowhere/ca")}, "No such file"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:
-    settings = HostedSettings("https://api.example.com/v1", "m", ("api.example.com",))
-    with pytest.raises(StartupError) as caught:
-        HostedEngine(replace(settings, **changes))
-    assert caught.value.code == StartupFailureCode.MODEL_INVALID
-    assert words in caught.value.message
-    assert "pass" not in caught.value.message.replace("--hosted-url", "")
-
-
-@pytest.mark.parametrize("content", ["", "two keys", "sk-a\nsk-b", "sk-ä", "x" * 5000])
-def test_a_key_file_holds_one_key(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "key"
-    file.write_text(content)
-    settings = HostedSettings("https://api.example.com/v1", "m", ("api.example.com",), file)
-    with pytest.raises(StartupError) as caught:
-        HostedEngine(settings)
-    assert str(file) in caught.value.message
-    assert "sk-" not in caught.value.message
