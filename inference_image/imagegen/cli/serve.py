@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagegen import contract
 from imagegen.cli.engines import add_engines, engine_settings, preset_of
-from imagegen.cli.values import Commands, edges, finite, positive, rate
+from imagegen.cli.values import Commands, checks, edges, finite, positive, rate
 from imagegen.engines.settings import EngineSettings
 from imagegen.server.settings import Defaults, Limits
 
@@ -32,7 +32,26 @@ def add(commands: Commands) -> None:
     serve.add_argument("--host", default="0.0.0.0")  # noqa: S104 - a pod listens on its address
     serve.add_argument("--port", type=positive, default=contract.HTTP_PORT)
     serve.add_argument("--metrics-port", type=positive, default=contract.METRICS_PORT)
-    serve.add_argument("--queue-capacity", type=positive, default=16)
+    serve.add_argument("--queue-capacity", type=positive, default=16, help="requests that wait")
+    serve.add_argument(
+        "--queue-seconds",
+        type=rate,
+        help="estimated time of the model for all accepted work (default: the request's time-out)",
+    )
+    serve.add_argument(
+        "--batch-window-ms",
+        type=finite,
+        default=5.0,
+        help="longest that a request waits for others to run with it, if others may come",
+    )
+    serve.add_argument(
+        "--watchdog",
+        type=checks,
+        default=frozenset(contract.WATCHDOG_CHECKS),
+        metavar="CHECKS",
+        help=f"checks of finished images, separated by commas (default: all), or none; there are: "
+        f"{', '.join(contract.WATCHDOG_CHECKS)}",
+    )
     serve.add_argument(
         "--request-timeout-seconds", type=rate, default=contract.REQUEST_TIMEOUT_SECONDS
     )
@@ -79,6 +98,9 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         port=arguments.port,
         metrics_port=arguments.metrics_port,
         queue_capacity=arguments.queue_capacity,
+        queue_seconds=arguments.queue_seconds,
+        batch_window_seconds=arguments.batch_window_ms / 1000,
+        watchdog=arguments.watchdog,
         request_timeout_seconds=arguments.request_timeout_seconds,
         drain_seconds=arguments.drain_seconds,
         termination_log=arguments.termination_log,

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from imagegen import contract
 
-__all__ = ["Commands", "edges", "finite", "positive", "rate"]
+__all__ = ["Commands", "checks", "edges", "finite", "positive", "rate"]
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
@@ -43,3 +43,13 @@ def edges(text: str) -> tuple[float, ...]:
         return contract.latency_edges(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def checks(text: str) -> frozenset[str]:
+    """Read names of the watchdog's checks, apart by commas; ``none`` for no checks."""
+    names = frozenset(part.strip() for part in text.split(",")) - {"none"}
+    unknown = sorted(names - set(contract.WATCHDOG_CHECKS))
+    if unknown:
+        known = ", ".join(contract.WATCHDOG_CHECKS)
+        raise argparse.ArgumentTypeError(f"no check {unknown[0]!r}; there are: {known}")
+    return names

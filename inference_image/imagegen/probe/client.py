@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imagegen.contract import READY_PATH
+from imagegen.contract import BATCH_HEADER, READY_PATH
 
 __all__ = ["Picture", "ProbeClient"]
 
@@ -53,8 +53,16 @@ class ProbeClient:
             return False
         return answer.status_code == httpx.codes.OK
 
-    async def picture(self, prompt: str, seed: int) -> Picture | None:
+    async def picture(self, prompt: str, seed: int, *, alone: bool = False) -> Picture | None:
         """Ask for one picture at the server's own defaults.
+
+        Parameters
+        ----------
+        prompt, seed
+            What is asked for.
+        alone
+            Whether it must run in a batch of its own: pictures of one prompt and seed differ by
+            rounding when the load decides on the batches.
 
         Returns
         -------
@@ -64,7 +72,9 @@ class ProbeClient:
         """
         try:
             answer = await self._http.post(
-                "/v1/images/generations", json={"prompt": prompt, "n": 1, "seed": seed}
+                "/v1/images/generations",
+                json={"prompt": prompt, "n": 1, "seed": seed},
+                headers={BATCH_HEADER: "1"} if alone else {},
             )
             if answer.status_code != httpx.codes.OK:
                 return None

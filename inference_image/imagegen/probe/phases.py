@@ -70,7 +70,7 @@ async def measure_repeats(
         while len(pictures) < repeats:
             if time.monotonic() >= deadline or failures == MOST_FAILURES:
                 return measured
-            picture = await client.picture(prompt.prompt, prompt.seed)
+            picture = await client.picture(prompt.prompt, prompt.seed, alone=True)
             if picture is None or (pictures and picture.shape != pictures[0].shape):
                 metrics.ended(arm, ProbeOutcome.ERROR)
                 failures += 1

@@ -12,7 +12,10 @@ from typing import Any, Final, NoReturn
 from imagegen.contract import Outcome
 from imagegen.errors import RequestRefusedError
 
-__all__ = ["FIXED", "Fields", "Fixed", "refuse"]
+__all__ = ["FIXED", "NOT_BLANK", "Fields", "Fixed", "refuse"]
+
+NOT_BLANK: Final = r"[^ \t\n\r\f\v]"
+"""What a text must hold one of; dialects of regular expressions differ on what ``\\S`` is."""
 
 _MOST_SHOWN = 64
 
@@ -142,7 +145,7 @@ class Fields:
         value = self._fields.get(name)
         if value is None:
             return None
-        if not isinstance(value, str) or len(value) > most or not re.search(r"\S", value):
+        if not isinstance(value, str) or len(value) > most or not re.search(NOT_BLANK, value):
             refuse(name, f"{name} must be a text of 1 to {most} characters, not all of them blank")
         try:
             value.encode()

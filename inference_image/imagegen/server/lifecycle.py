@@ -87,24 +87,29 @@ class Server:
             metrics_port(settings.host, settings.metrics_port, self.metrics.registry),
             http_port(settings.host, settings.port, build_app(self.state)),
         ):
-            worker = self._start()
+            began = time.monotonic()
+            engine = self._loaded()
+            self.metrics.load_seconds.set(time.monotonic() - began)
+            worker = self._start(engine)
             _LOG.info("ready: model %s", settings.model_name)
             self._stop.wait()
-            if self._ailment is None:
-                return self._drain(worker)
-            return self._give_up(self._ailment)
+            ailment = self._ailment
+            code = self._drain(worker) if ailment is None else self._give_up(ailment)
+            if not worker.is_alive():  # one that is stuck still uses it
+                engine.close()
+            return code
 
-    def _start(self) -> Worker:
-        began = time.monotonic()
+    def _loaded(self) -> Engine:
         try:
-            engine = self._load(self._settings)
+            return self._load(self._settings)
         except StartupError as failure:
             if failure.code in {StartupFailureCode.CUDA_OOM, StartupFailureCode.HOST_OOM}:
                 self.metrics.ran_out_of_memory(OomPhase.LOAD, recovered=False)
             raise
-        loaded = time.monotonic()
+
+    def _start(self, engine: Engine) -> Worker:
+        began = time.monotonic()
         self._on_cpu = engine.device == "cpu"
-        self.metrics.load_seconds.set(loaded - began)
         description = engine.describe()
         self.metrics.engine_loaded(
             device=engine.device,
@@ -119,7 +124,7 @@ class Server:
                 StartupFailureCode.MODEL_INVALID, f"--width and --height: {refusal.message}"
             ) from refusal
         warm_up(engine, self._settings, metrics=self.metrics, costs=self.state.costs)
-        self.metrics.warmup_seconds.set(time.monotonic() - loaded)
+        self.metrics.warmup_seconds.set(time.monotonic() - began)
         worker = self._worker(engine)
         worker.start()
         self.state.open(rules, worker, scheduler=description.get("scheduler", ""))

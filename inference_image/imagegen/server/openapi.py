@@ -7,9 +7,15 @@ from typing import Any, Final
 
 from imagegen import contract
 from imagegen.contract import BATCH_HEADER, TIMEOUT_HEADER
-from imagegen.server.fields import FIXED
+from imagegen.server.fields import FIXED, NOT_BLANK
 from imagegen.server.settings import ServeSettings
-from imagegen.server.validation import LEAST_SIDE, MAX_SEED, EngineRules, RequestRules
+from imagegen.server.validation import (
+    LEAST_SIDE,
+    MAX_SEED,
+    TIMEOUT_SECONDS,
+    EngineRules,
+    RequestRules,
+)
 
 __all__ = ["document"]
 
@@ -105,7 +111,11 @@ def _headers(rules: RequestRules) -> list[Schema]:
             "name": TIMEOUT_HEADER,
             "in": "header",
             "description": "Seconds that the client waits; the server's own limit holds too.",
-            "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 999_999},
+            "schema": {
+                "type": "number",
+                "minimum": TIMEOUT_SECONDS[0],
+                "maximum": TIMEOUT_SECONDS[1],
+            },
         },
     ]
 
@@ -176,7 +186,11 @@ def _request(rules: RequestRules) -> Schema:
             "description": "Image i has (seed + i) mod 2^32. Drawn when it is left out.",
         },
         "scheduler": _choice(engine.schedulers),
-        "image": _PNG,
+        "image": {
+            "type": "string",
+            "contentEncoding": "base64",
+            "description": "The picture to enlarge: PNG, JPEG or WebP.",
+        },
         **{
             name: {**_choice(fixed.allowed), "description": fixed.reason}
             for name, fixed in FIXED.items()
@@ -251,7 +265,7 @@ def _object(properties: Schema, *, needed: tuple[str, ...] | None = None) -> Sch
 
 
 def _text(most: int) -> Schema:
-    return {"type": "string", "minLength": 1, "maxLength": most, "pattern": r"\S"}
+    return {"type": "string", "minLength": 1, "maxLength": most, "pattern": NOT_BLANK}
 
 
 def _range(low: int, high: int, *, default: int | None = None) -> Schema:

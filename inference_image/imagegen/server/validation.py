@@ -13,16 +13,27 @@ from dataclasses import dataclass
 
 from imagegen.contract import BATCH_HEADER, TIMEOUT_HEADER
 from imagegen.engines.base import Engine, GenerationSettings, Picture, Task
+from imagegen.engines.sources import read_source
 from imagegen.server.fields import FIXED, Fields, refuse
 from imagegen.server.settings import Defaults, Limits
-from imagegen.server.sources import read_source
 
-__all__ = ["LEAST_SIDE", "MAX_SEED", "EngineRules", "ImageRequest", "RequestRules"]
+__all__ = [
+    "LEAST_SIDE",
+    "MAX_SEED",
+    "TIMEOUT_SECONDS",
+    "EngineRules",
+    "ImageRequest",
+    "RequestRules",
+]
 
 MAX_SEED = 2**32 - 1
 """CPU generators use 32 bits of a seed; larger ones would collide in silence."""
 
+TIMEOUT_SECONDS = (0.001, 86400.0)
+"""Least and greatest time that a client may say it waits."""
+
 LEAST_SIDE = 16
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _SOURCE_BYTES_PER_PIXEL = 6
 """Of a source: three bytes a pixel, a little more for noise in a PNG, and base64 on top."""
@@ -144,8 +155,7 @@ class RequestRules:
         fields.check_fixed()
         count = fields.whole("n", 1, self.limits.max_images_per_request)
         seed = fields.whole("seed", 0, MAX_SEED)
-        source = self._source(fields)
-        size = self._size(fields, source)
+        source, size = self._source(fields)
         steps = fields.whole("num_inference_steps", 1, self.max_steps)
         guidance = fields.number("guidance_scale", *self.guidance)
         width, height = size or (self.defaults.width, self.defaults.height)
@@ -198,10 +208,11 @@ class RequestRules:
                 refuse(BATCH_HEADER, f"{BATCH_HEADER} must be a whole number from 1 to {most}")
         if timeout is None:
             return pinned, None
-        match = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", timeout)
-        if match is None or not float(timeout):
-            refuse(TIMEOUT_HEADER, f"{TIMEOUT_HEADER} must be a number of seconds above 0")
-        return pinned, float(timeout)
+        seconds = float(timeout) if _NUMBER.fullmatch(timeout) else 0.0
+        low, high = TIMEOUT_SECONDS
+        if not low <= seconds <= high:
+            refuse(TIMEOUT_HEADER, f"{TIMEOUT_HEADER} must be {low:g} to {high:g} seconds")
+        return pinned, seconds
 
     def _check_tokens(self, name: str, prompt: str) -> None:
         """Refuse a prompt of which the model would not read all: it would do so in silence."""
@@ -211,14 +222,8 @@ class RequestRules:
             message = f"{name} has {count} tokens, of which the model reads {most}: shorten it"
             refuse(name, message, code="too_many_tokens")
 
-    def _size(self, fields: Fields, source: Picture | None) -> tuple[int, int] | None:
+    def _size(self, fields: Fields) -> tuple[int, int] | None:
         value = fields.get("size")
-        if source is not None:
-            if value not in (None, "auto"):
-                refuse("size", "leave size out: it follows from the image")
-            height, width = (side * self.engine.scale for side in source.shape[:2])
-            self.check_size(width, height)
-            return width, height
         if value is None or value == "auto":
             return None
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
@@ -228,13 +233,27 @@ class RequestRules:
         self.check_size(width, height)
         return width, height
 
-    def _source(self, fields: Fields) -> Picture | None:
+    def _source(self, fields: Fields) -> tuple[Picture | None, tuple[int, int] | None]:
+        """Read the picture to enlarge, which decides on the size."""
         if not self.upscales:
-            return None
-        value = fields.get("image")
+            return None, self._size(fields)
+        value, size = fields.get("image"), fields.get("size")
         if not isinstance(value, str):
-            refuse("image", "image is missing: the PNG to enlarge, in base64")
-        return read_source(value, max_pixels=self.limits.max_pixels // self.engine.scale**2)
+            refuse("image", "image is missing: the picture to enlarge, in base64")
+        if size not in (None, "auto"):
+            refuse("size", "leave size out: it follows from the image")
+        try:
+            source, (width, height) = read_source(
+                value,
+                scale=self.engine.scale,
+                size_multiple=self.engine.size_multiple,
+                max_side=self.engine.max_side,
+                max_pixels=self.limits.max_pixels,
+            )
+        except ValueError as error:
+            refuse("image", f"image: {error}")
+        self.check_size(width, height)
+        return source, (width, height)
 
     def _negative_prompt(self, fields: Fields) -> str | None:
         text = fields.text("negative_prompt", self.limits.max_prompt_characters)

@@ -105,6 +105,7 @@ class Worker(threading.Thread):
         try:
             while ailment is None and (batch := self._admission.take()):
                 ailment = self._serve(batch)
+                batch.clear()  # its pictures would else live until the next one comes
                 self.pulse.rest()
         except Exception:  # noqa: BLE001 - without a worker the process is of no use
             _LOG.exception("the worker failed")

@@ -186,6 +186,7 @@ class SlowPictures(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.seconds = seconds
         self.open = self.most = 0
+        self.pinned: list[str | None] = []
         self.lock = threading.Lock()
 
     @contextmanager
@@ -207,6 +208,7 @@ class _SlowHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.pinned.append(self.headers[contract.BATCH_HEADER])
         picture = io.BytesIO()
         Image.new("RGB", (8, 8)).save(picture, "PNG")
         encoded = base64.b64encode(picture.getvalue()).decode()
@@ -268,6 +270,13 @@ def test_the_probe_waits_longer_than_the_server_does(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(runner, "run_probe", asked.append)
     main(["probe", "--candidate", "http://127.0.0.1:9"])
     assert asked[0].timeout_seconds > ServeSettings.request_timeout_seconds
+
+
+def test_repeats_do_not_depend_on_what_else_the_server_does_and_load_does() -> None:
+    with slow_pictures(0) as candidate:
+        probe(candidate=candidate.url, requests=2, repeat_prompts=1)
+
+    assert candidate.pinned == ["1", "1", "1", None, None]
 
 
 def test_load_is_told_only_when_the_repeats_are_over() -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from imagegen import contract
+from imagegen.contract import BATCH_HEADER, TIMEOUT_HEADER
 from imagegen.server.generation import image_seeds
 from tests.unit.imagegen.conftest import Running
 
@@ -88,6 +89,24 @@ def test_null_is_the_same_as_leaving_a_field_out(server: Running) -> None:
         ({"output_format": "jpeg"}, "output_format", "png"),
         ({"model": "other"}, "model", "kites"),
         ({"batch_size": 4}, "batch_size", "Allowed: prompt"),
+        ({"size": "16x136"}, "size", "more than 8 times"),
+        ({"size": ["32x32"]}, "size", "512x512"),
+        ({"model": ["kites"]}, "model", "kites"),
+        ({"scheduler": "FlowMatchEulerDiscrete"}, "scheduler", "one of: DDIM"),
+        ({"scheduler": 1}, "scheduler", "one of: DDIM"),
+        ({"prompt": "\t\n "}, "prompt", "not all of them blank"),
+        ({"prompt": "x" * 76}, "prompt", "78 tokens, of which the model reads 77"),
+        ({"negative_prompt": "x" * 90}, "negative_prompt", "92 tokens"),
+        ({"output_compression": 80}, "output_compression", "must be 100: PNG loses nothing"),
+        ({"quality": "hd"}, "quality", '"auto" or "standard": say it with num_inference_steps'),
+        ({"style": "vivid"}, "style", "no style here: say it in the prompt"),
+        ({"background": "transparent"}, "background", "no transparency"),
+        ({"moderation": "high"}, "moderation", "not moderated"),
+        ({"stream": True}, "stream", "when its images are ready"),
+        ({"stream": 0}, "stream", "must be false"),
+        ({"partial_images": 2}, "partial_images", "must be 0"),
+        ({"partial_images": False}, "partial_images", "must be 0"),
+        ({"user": 3}, "user", "512 characters"),
     ],
 )
 def test_a_bad_value_is_refused_with_the_field_and_what_is_allowed(
@@ -113,6 +132,9 @@ def test_a_bad_value_is_refused_with_the_field_and_what_is_allowed(
         b'{"prompt": "a", "guidance_scale": NaN}',
         b'{"prompt": "a", "guidance_scale": 1e999}',
         b'{"prompt": "\\ud800"}',
+        b'\xef\xbb\xbf{"prompt": "a"}',
+        b'{"prompt": "a", "seed": 1, "seed": 2}',
+        b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
         b"[" * 60000,
     ],
 )
@@ -122,6 +144,71 @@ def test_a_body_that_is_no_request_is_a_bad_request(server: Running, body: bytes
     assert answer.status_code == 400
     assert "Traceback" not in answer.text
     assert answer.json()["error"]["message"]
+
+
+def test_what_clients_of_openais_api_send_for_what_is_done_anyway_is_taken(
+    server: Running,
+) -> None:
+    answer = server.generate(
+        model="kites",
+        response_format="b64_json",
+        output_format="png",
+        output_compression=100,
+        quality="standard",
+        background="opaque",
+        moderation="auto",
+        stream=False,
+        partial_images=0,
+        user="somebody",
+        size="auto",
+        n=1.0,
+    )
+    assert answer.status_code == 200
+
+
+def test_a_request_may_choose_its_sampler_and_is_told_which_it_was(server: Running) -> None:
+    own = server.generate(seed=3).json()
+    other = server.generate(seed=3, scheduler="EulerDiscrete").json()
+
+    assert (own["scheduler"], other["scheduler"]) == ("DDIM", "EulerDiscrete")
+    assert own["data"][0]["b64_json"] != other["data"][0]["b64_json"]
+
+
+def test_a_pinned_request_runs_in_batches_of_just_that_size(server: Running) -> None:
+    before = {
+        name: server.value(name)
+        for name in ("imagegen_batch_size_sum", "imagegen_batch_size_count", contract.IMAGES_TOTAL)
+    }
+    body = json.dumps({"prompt": "a kite", "seed": 2**32 - 2, "n": 4}).encode()
+    entries = server.post(body, **{BATCH_HEADER: "3"}).json()["data"]
+
+    assert [entry["batch_size"] for entry in entries] == [3, 3, 3, 3]
+    assert [entry["batch_index"] for entry in entries] == [0, 1, 2, 0]
+    assert [entry["seed"] for entry in entries] == [2**32 - 2, 2**32 - 1, 0, 1]
+    change = [server.value(name) - earlier for name, earlier in before.items()]
+    assert change == [6, 2, 4], "what a batch is filled up with is not delivered"
+    assert server.post(body, **{BATCH_HEADER: "3"}).json()["data"] == entries
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        *((BATCH_HEADER, value) for value in ("0", "5", "-1", "2.0", "two", "99999", "")),
+        *((TIMEOUT_HEADER, value) for value in ("0", "-1", "nan", "inf", "1e9", "soon", "")),
+    ],
+)
+def test_a_header_of_ours_with_a_bad_value_is_refused(
+    server: Running, header: str, value: str
+) -> None:
+    answer = server.post(b'{"prompt": "a kite"}', **{header: value})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == header
+
+
+def test_every_answer_has_an_identity(server: Running) -> None:
+    identities = {server.generate(n=n).headers["X-Request-Id"] for n in (1, 1, 99)}
+    assert len(identities) == 3
 
 
 def test_a_huge_body_is_refused(server: Running) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagegen.server.batching import BatchQueue, Overlap, Slot
@@ -96,6 +96,7 @@ def test_nothing_waits_longer_than_if_nothing_ran_together(requests: list[Reques
 
 
 @given(st.data())
+@settings(max_examples=30)
 def test_nothing_starves_while_others_keep_coming(data: st.DataObject) -> None:
     requests = data.draw(request_lists())
     queue = queue_of(requests)

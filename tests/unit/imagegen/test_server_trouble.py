@@ -140,9 +140,7 @@ def test_liveness_is_lost_when_a_step_takes_longer_than_a_batch_may_and_not_for_
     with (
         moody_server(
             request_timeout_seconds=0.5,
-            limits=Limits(
-                max_steps=2, max_batch_size=1, max_images_per_request=1, max_pixels=1024
-            ),
+            limits=Limits(max_steps=2, max_batch_size=1, max_images_per_request=1, max_pixels=1024),
         ) as (server, trouble),
         ThreadPoolExecutor() as pool,
     ):

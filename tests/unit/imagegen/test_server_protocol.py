@@ -1,0 +1,239 @@
+"""The API seen from its clients: OpenAI's own, and one that tries everything the API describes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+import schemathesis
+from fastapi.openapi.models import OpenAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from imagegen import contract
+from imagegen.contract import TIMEOUT_HEADER
+from imagegen.errors import RequestRefusedError
+from imagegen.server.fields import FIXED
+from imagegen.server.openapi import document
+from imagegen.server.settings import Limits
+from imagegen.server.validation import EngineRules, RequestRules
+from tests.unit.imagegen.conftest import Running, running, settings_for
+
+Fields = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def small(model_folder: Callable[[str], Path]) -> Iterator[Running]:
+    """A server that allows only what is made in no time."""
+    limits = Limits(max_steps=2, max_batch_size=2, max_images_per_request=2, max_pixels=32 * 48)
+    with running(settings_for(model_folder("sd"), limits=limits, queue_capacity=64)) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def client(small: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{small.url}/v1", api_key="none", max_retries=0) as one:
+        yield one
+
+
+def schema_of(rules: RequestRules, settings_: Any = None) -> Fields:
+    described = document(settings_, rules)
+    return {**described["components"]["schemas"]["Request"], "components": described["components"]}
+
+
+# -- OpenAI's client -------------------------------------------------------------------------------
+def test_openais_client_gets_images(client: openai.OpenAI) -> None:
+    answer = client.images.generate(
+        model="kites",
+        prompt="a red kite",
+        n=2,
+        size="32x32",
+        response_format="b64_json",
+        quality="auto",
+        background="opaque",
+        moderation="low",
+        output_format="png",
+        user="somebody",
+        extra_body={"seed": 7, "num_inference_steps": 2, "negative_prompt": "grey"},
+    )
+
+    assert answer.data is not None
+    assert len(answer.data) == 2
+    for entry in answer.data:
+        image = Image.open(io.BytesIO(base64.b64decode(entry.b64_json or "")))
+        assert image.size == (32, 32)
+    assert [entry.seed for entry in answer.data] == [7, 8]  # type: ignore[attr-defined]
+    assert (answer.output_format, answer.size) == ("png", "32x32")
+
+
+def test_openais_client_knows_our_errors(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(prompt="a kite", style="vivid")
+    assert (caught.value.param, caught.value.code) == ("style", "unsupported_value")
+    assert caught.value.type == "invalid_request_error"
+    assert caught.value.request_id
+
+
+def test_openais_client_lists_and_finds_the_model(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["kites"]
+    assert client.models.retrieve("kites").owned_by == "imagegen"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("another/one")
+
+
+# -- the description -------------------------------------------------------------------------------
+def test_the_description_is_valid_before_and_after_the_model_is_loaded(small: Running) -> None:
+    loaded = small.http.get("/openapi.json").json()
+    for described in (loaded, document(small.settings, None)):
+        OpenAPI.model_validate(described)
+        for schema in described["components"]["schemas"].values():
+            jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.fixture(scope="module")
+def described(small: Running) -> Any:
+    return schemathesis.openapi.from_url(f"{small.url}/openapi.json")
+
+
+def beyond(answer: schemathesis.Response) -> list[Any]:
+    """Give the checks that do not hold of an answer to what no schema can describe."""
+    refused_size = answer.status_code == 400 and answer.json()["error"]["param"] == "size"
+    return [positive_data_acceptance] if refused_size else []
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_whatever_is_sent_the_answer_is_one_that_is_described(
+    described: Any, mode: GenerationMode
+) -> None:
+    operations = [operation.ok() for operation in described.get_all_operations()]
+    tried = [
+        operation.as_strategy(generation_mode=mode)
+        for operation in operations
+        if mode is GenerationMode.POSITIVE or operation.method == "post"
+    ]
+    cases: st.SearchStrategy[Any] = st.one_of(tried)
+
+    @given(case=cases)
+    @settings(max_examples=50, suppress_health_check=list(HealthCheck), derandomize=True)
+    def try_it(case: schemathesis.Case[Any]) -> None:
+        answer = case.call()
+        code = answer.json()["error"]["code"] if answer.status_code >= 400 else None
+        if answer.status_code >= 500:
+            assert code == "deadline_exceeded", answer.text
+            assert TIMEOUT_HEADER in case.headers
+        # No schema can say which area a picture may have, and 504 is what such a deadline gets.
+        case.validate_response(answer, excluded_checks=[not_a_server_error, *beyond(answer)])
+
+    try_it()
+
+
+LIMITS = Limits(max_steps=40, max_batch_size=4, max_images_per_request=6, max_pixels=96 * 96)
+ENGINES = [
+    EngineRules(8, 512, takes_negative_prompt=True, schedulers=("DDIM", "PNDM")),
+    EngineRules(16, 64, takes_negative_prompt=False, max_steps=8, guidance_range=(0.0, 2.0)),
+]
+
+
+def values() -> st.SearchStrategy[Any]:
+    """Values that some field may have, and values near them."""
+    fixed = [value for each in FIXED.values() for value in each.allowed]
+    known = ["DDIM", "PNDM", "kites", "auto", "32x32", "32x64", "48x8", "", " ", *fixed]
+    return st.one_of(
+        st.sampled_from([*known, None, True, False, 0, 1, 6, 7, 8, 40, 41, 100, 2**32]),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=5),
+        st.lists(st.integers(), max_size=2),
+    )
+
+
+def refused(rules: RequestRules, body: Fields) -> str | None:
+    """Check a body; give the name of the field that it is refused for."""
+    try:
+        rules.check(json.dumps(body).encode())
+    except RequestRefusedError as refusal:
+        return refusal.param or "all of it"
+    return None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@given(data=st.data())
+@settings(max_examples=150)
+def test_the_description_and_the_rules_agree_on_every_body(
+    small: Running, engine: EngineRules, data: st.DataObject
+) -> None:
+    rules = RequestRules("kites", small.settings.defaults, LIMITS, engine)
+    names = st.sampled_from([*rules.fields, "batch_size"])
+    fields = data.draw(st.dictionaries(names, values(), max_size=3))
+    body = {"prompt": "a kite", **fields} if data.draw(st.booleans()) else fields
+
+    schema = schema_of(rules, small.settings)
+    described_as_valid = jsonschema.Draft202012Validator(schema).is_valid(body)
+    assert described_as_valid or refused(rules, body)
+    if described_as_valid:
+        # What no schema can say: the area and the shape of a picture.
+        assert refused(rules, body) in {None, "size"}
+
+
+# -- statuses --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "not_found"),
+        ("GET", "/v1/models/", 404, "not_found"),
+        ("GET", "/v2/models/other/ready", 404, "not_found"),
+        ("GET", "/v1/images/generations", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("PATCH", contract.READY_PATH, 405, "method_not_allowed"),
+    ],
+)
+def test_what_is_not_there_is_told_in_the_form_of_errors(
+    small: Running, method: str, path: str, status: int, code: str
+) -> None:
+    answer = small.http.request(method, path)
+
+    assert answer.status_code == status
+    assert answer.json()["error"]["code"] == code
+    assert ("Allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": ""},
+        {"Content-Type": "application/json; charset=utf-16"},
+        {"Content-Encoding": "gzip"},
+    ],
+)
+def test_a_body_that_does_not_claim_to_be_plain_json_is_refused(
+    small: Running, headers: dict[str, str]
+) -> None:
+    before = small.value(contract.REQUESTS_TOTAL, outcome="invalid", code="415")
+    answer = small.post(b'{"prompt": "a kite"}', **headers)
+
+    assert answer.status_code == 415
+    assert answer.json()["error"]["code"] == "unsupported_media_type"
+    assert small.value(contract.REQUESTS_TOTAL, outcome="invalid", code="415") == before + 1
+
+
+def test_metrics_are_on_both_ports(small: Running) -> None:
+    elsewhere = small.http.get(f"http://127.0.0.1:{small.settings.metrics_port}/metrics").text
+    here = small.http.get(contract.METRICS_PATH)
+
+    def names(text: str) -> set[str]:
+        return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+
+    assert names(here.text) == names(elsewhere)
+    assert here.headers["Content-Type"].startswith("text/plain")
