@@ -34,12 +34,14 @@ async def read_body(request: Request, *, most: int) -> bytes:
     Raises
     ------
     RequestRefusedError
-        Status 415 if the body does not claim to be plain JSON, 413 if it is too large, 408 if it
+        Status 415 if the body claims to be anything but plain JSON, 413 if it is too large, 408 if it
         does not arrive in time, 499 if the client goes away.
     """
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
-    # Without a type, too: browsers would send such a body to any server for any page.
-    if kind.strip().lower() != "application/json":
+    # Tools such as `kubectl create --raw` name no type. Browsers would send such a body to any
+    # server for any page, and say from which.
+    unnamed = "content-type" not in request.headers and "origin" not in request.headers
+    if kind.strip().lower() != "application/json" and not unnamed:
         _refuse(415, "unsupported_media_type", "the body's Content-Type must be application/json")
     charset = parameters.strip().lower().replace('"', "")
     if charset not in {"", "charset=utf-8"}:

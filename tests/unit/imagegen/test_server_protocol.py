@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import openai
 import pytest
@@ -226,6 +227,20 @@ def test_a_body_that_does_not_claim_to_be_plain_json_is_refused(
     assert answer.status_code == 415
     assert answer.json()["error"]["code"] == "unsupported_media_type"
     assert small.value(contract.REQUESTS_TOTAL, outcome="invalid", code="415") == before + 1
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 200), ({"Origin": "http://elsewhere"}, 415)])
+def test_a_body_without_a_type_is_taken_from_tools_and_not_from_pages(
+    small: Running, headers: dict[str, str], status: int
+) -> None:
+    request = httpx.Request(
+        "POST",
+        str(small.http.base_url).rstrip("/") + "/v1/images/generations",
+        content=b'{"prompt": "a kite"}',
+        headers=headers,
+    )
+    assert "content-type" not in request.headers
+    assert small.http.send(request).status_code == status
 
 
 def test_metrics_are_on_both_ports(small: Running) -> None:
