@@ -34,8 +34,8 @@ async def read_body(request: Request, *, most: int) -> bytes:
     Raises
     ------
     RequestRefusedError
-        Status 415 if the body claims to be anything but plain JSON, 413 if it is too large, 408 if it
-        does not arrive in time, 499 if the client goes away.
+        Status 415 if the body claims to be anything but plain JSON, 413 if it is too large, 408 if
+        it does not arrive in time, 499 if the client goes away.
     """
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
     # Tools such as `kubectl create --raw` name no type. Browsers would send such a body to any
