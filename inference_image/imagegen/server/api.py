@@ -50,6 +50,8 @@ def _error(
         told["Retry-After"] = str(retry_after)
     if code in _RETRY_IN_VAIN:
         told["X-Should-Retry"] = "false"
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        told["Connection"] = "close"  # or the rest could trickle in for ever
     return JSONResponse(body, status_code=status, headers=told)
 
 
