@@ -1,0 +1,1 @@
+"""How much the inference server costs, gains and holds; ratios measured in one run."""

@@ -1,0 +1,52 @@
+"""Measure the inference server on this machine.
+
+A full run takes minutes on two idle cores and writes benchmarks/results-serving/. A quick one
+prints only. The figures that can be compared between machines are ratios within the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.serving.processes import machine
+from benchmarks.serving.studies import STUDIES, Figure, Scale
+
+RESULTS = Path(__file__).parents[1] / "results-serving"
+
+
+def table(where: str, figures: list[Figure]) -> str:
+    """Write figures as Markdown."""
+    rows = [f"| {one.study} | {one.name} | {one.value:.3g} | {one.unit} |" for one in figures]
+    return "\n".join(
+        [f"{where}", "", "| study | figure | value | unit |", "| --- " * 4 + "|", *rows]
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few requests; print only")
+    parser.add_argument("--only", action="append", choices=list(STUDIES))
+    options = parser.parse_args(arguments)
+    where = machine()
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        scale = Scale(Path(folder), quick=options.quick)
+        for name in options.only or STUDIES:
+            figures += STUDIES[name](scale)
+            print(f"{name}: done", file=sys.stderr, flush=True)
+    print(table(where, figures))
+    if not options.quick:
+        RESULTS.mkdir(exist_ok=True)
+        told = {"machine": where, "figures": [asdict(one) for one in figures]}
+        (RESULTS / "serving.json").write_text(json.dumps(told, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
