@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 PYTEST_ARGS ?=
 BENCHMARK_ARGS ?=
 
-.PHONY: help demo demo-down test test-unit test-cluster test-node lint format crd benchmarks venv venv-full venv-path venv-full-path cluster-up cluster-down
+.PHONY: help demo demo-down test test-unit test-cluster test-node lint format crd benchmarks benchmark-serving venv venv-full venv-path venv-full-path cluster-up cluster-down
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -59,6 +59,9 @@ crd: venv  ## Write crds/ and the chart's copy from the types.
 benchmarks:  ## Simulate the decision engine: tables and plots of docs/statistics.md (15 minutes; BENCHMARK_ARGS=--quick: seconds).
 	@scripts/venv.sh $(PYTHON) $(VENV_BENCHMARKS) benchmarks
 	@$(VENV_BENCHMARKS)/bin/python -m benchmarks $(BENCHMARK_ARGS)
+
+benchmark-serving: venv-full  ## Measure the inference server on this machine (minutes; BENCHMARK_ARGS=--quick: fewer).
+	@$(VENV_FULL)/bin/python -m benchmarks.serving $(BENCHMARK_ARGS)
 
 venv: $(VENV)/.complete
 venv-full: $(VENV_FULL)/.complete

@@ -27,24 +27,26 @@ def table(where: str, figures: list[Figure]) -> str:
     )
 
 
+def _keep(name: str, where: str, figures: list[Figure]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    told = {"machine": where, "figures": [asdict(one) for one in figures]}
+    (RESULTS / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+
+
 def main(arguments: list[str]) -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few requests; print only")
     parser.add_argument("--only", action="append", choices=list(STUDIES))
     options = parser.parse_args(arguments)
-    where = machine()
-    figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
         scale = Scale(Path(folder), quick=options.quick)
         for name in options.only or STUDIES:
-            figures += STUDIES[name](scale)
-            print(f"{name}: done", file=sys.stderr, flush=True)
-    print(table(where, figures))
-    if not options.quick:
-        RESULTS.mkdir(exist_ok=True)
-        told = {"machine": where, "figures": [asdict(one) for one in figures]}
-        (RESULTS / "serving.json").write_text(json.dumps(told, indent=1) + "\n")
+            where = machine()
+            figures = STUDIES[name](scale)
+            print(table(where, figures), end="\n\n", flush=True)
+            if not options.quick:
+                _keep(name, where, figures)
     return 0
 
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -60,7 +61,7 @@ def clients(url: str, count: int, *, requests: int, body: Body) -> tuple[list[An
             async def one() -> list[Answer]:
                 return [await _ask(http, body(number)) for number in numbers]
 
-            return sum(await asyncio.gather(*(one() for _ in range(count))), [])
+            return list(chain(*await asyncio.gather(*(one() for _ in range(count)))))
 
     began = time.perf_counter()
     answers = asyncio.run(run())

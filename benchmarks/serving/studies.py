@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,7 +203,7 @@ def memory(scale: Scale) -> list[Figure]:
     figures = []
     synthetic = """--engine synthetic --width 64 --height 64 --steps 2 --guidance-scale 5
         --max-steps 2 --max-pixels 4096 --max-batch-size 4"""
-    kinds = {
+    kinds: dict[str, Callable[[], AbstractContextManager[Process]]] = {
         "synthetic": lambda: serve(synthetic),
         "tiny SD": lambda: _pipeline(folder, side=32, steps=2, most=4),
     }
