@@ -56,8 +56,11 @@ class Expected:
 
 def to_pixels(picture: Picture) -> Pixels:
     """Round values in [0, 1] to 8 bits; what is no number becomes 0."""
-    finite = np.nan_to_num(picture, nan=0.0, posinf=1.0, neginf=0.0)
-    return (np.clip(finite, 0, 1) * _MOST).round().astype(np.uint8)
+    if not np.isfinite(picture).all():
+        picture = np.nan_to_num(picture, nan=0.0, posinf=1.0, neginf=0.0)
+    levels = picture * np.float32(_MOST)
+    np.rint(levels, out=levels)
+    return np.clip(levels, 0, _MOST, out=levels).astype(np.uint8)
 
 
 def check_picture(picture: Picture, expected: Expected) -> str | None:
@@ -88,7 +91,7 @@ def check_picture(picture: Picture, expected: Expected) -> str | None:
     checks: dict[str, Callable[[Picture], bool]] = {
         "non_finite": lambda values: not np.isfinite(values).all(),
         "flat": lambda values: float(values.std()) < _FLAT_DEVIATION,
-        "clipped": lambda values: _is_clipped(to_pixels(values)),
+        "clipped": _is_clipped,
         "noise_like": _is_noise_like,
     }
     return next(
@@ -97,30 +100,31 @@ def check_picture(picture: Picture, expected: Expected) -> str | None:
     )
 
 
-def _is_clipped(pixels: Pixels) -> bool:
-    clipped = np.count_nonzero((pixels == 0) | (pixels == _MOST))
-    if clipped <= _CLIPPED_SHARE * pixels.size:
+def _is_clipped(picture: Picture) -> bool:
+    half = 0.5 / _MOST  # what rounds to an end of the range
+    clipped = np.count_nonzero(picture < half) + np.count_nonzero(picture > 1 - half)
+    if clipped <= _CLIPPED_SHARE * picture.size:
         return False
+    pixels = to_pixels(picture)
     packed = pixels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
     counts = np.sort(np.unique(packed, return_counts=True)[1])
     return bool(counts[-_DRAWING_COLOURS:].sum() < _DRAWING_SHARE * packed.size)
 
 
 def _is_noise_like(picture: Picture) -> bool:
-    luma = picture.mean(axis=2)
-    return all(_is_noise(tile) for tile in _tiles(luma))
+    return all(_is_noise(tile.mean(axis=2)) for tile in _tiles(picture))
 
 
-def _tiles(luma: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Give the centre and the corners; of a small picture all of it."""
-    rows, columns = luma.shape
+def _tiles(picture: Picture) -> Iterator[Picture]:
+    """Give the centre and the corners; of a small picture one part."""
+    rows, columns, _ = picture.shape
     if min(rows, columns) <= _TILE:
-        yield luma[:_TILE, :_TILE]
+        yield picture[:_TILE, :_TILE]
         return
     centre = ((rows - _TILE) // 2, (columns - _TILE) // 2)
     corners = ((y, x) for y in (0, rows - _TILE) for x in (0, columns - _TILE))
     for top, left in (centre, *corners):
-        yield luma[top : top + _TILE, left : left + _TILE]
+        yield picture[top : top + _TILE, left : left + _TILE]
 
 
 def _is_noise(tile: NDArray[np.float32]) -> bool:

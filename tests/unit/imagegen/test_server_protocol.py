@@ -1,23 +1,21 @@
-"""The API seen from its clients: OpenAI's own, and one that tries everything the API describes."""
+"""What the API says of itself, tried out by a client that sends everything it describes."""
 
 from __future__ import annotations
 
-import base64
-import io
+import asyncio
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jsonschema
-import openai
 import pytest
 import schemathesis
 from fastapi.openapi.models import OpenAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
@@ -27,9 +25,10 @@ from imagegen.contract import TIMEOUT_HEADER
 from imagegen.errors import RequestRefusedError
 from imagegen.server.fields import FIXED
 from imagegen.server.openapi import document
+from imagegen.server.ports import _listen
 from imagegen.server.settings import Limits
 from imagegen.server.validation import EngineRules, RequestRules
-from tests.unit.imagegen.conftest import Running, running, settings_for
+from tests.unit.imagegen.conftest import Running, free_port, running, settings_for
 
 Fields = dict[str, Any]
 
@@ -42,55 +41,9 @@ def small(model_folder: Callable[[str], Path]) -> Iterator[Running]:
         yield one
 
 
-@pytest.fixture(scope="module")
-def client(small: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{small.url}/v1", api_key="none", max_retries=0) as one:
-        yield one
-
-
 def schema_of(rules: RequestRules, settings_: Any = None) -> Fields:
     described = document(settings_, rules)
     return {**described["components"]["schemas"]["Request"], "components": described["components"]}
-
-
-# -- OpenAI's client -------------------------------------------------------------------------------
-def test_openais_client_gets_images(client: openai.OpenAI) -> None:
-    answer = client.images.generate(
-        model="kites",
-        prompt="a red kite",
-        n=2,
-        size="32x32",
-        response_format="b64_json",
-        quality="auto",
-        background="opaque",
-        moderation="low",
-        output_format="png",
-        user="somebody",
-        extra_body={"seed": 7, "num_inference_steps": 2, "negative_prompt": "grey"},
-    )
-
-    assert answer.data is not None
-    assert len(answer.data) == 2
-    for entry in answer.data:
-        image = Image.open(io.BytesIO(base64.b64decode(entry.b64_json or "")))
-        assert image.size == (32, 32)
-    assert [entry.seed for entry in answer.data] == [7, 8]  # type: ignore[attr-defined]
-    assert (answer.output_format, answer.size) == ("png", "32x32")
-
-
-def test_openais_client_knows_our_errors(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.images.generate(prompt="a kite", style="vivid")
-    assert (caught.value.param, caught.value.code) == ("style", "unsupported_value")
-    assert caught.value.type == "invalid_request_error"
-    assert caught.value.request_id
-
-
-def test_openais_client_lists_and_finds_the_model(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["kites"]
-    assert client.models.retrieve("kites").owned_by == "imagegen"
-    with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("another/one")
 
 
 # -- the description -------------------------------------------------------------------------------
@@ -252,3 +205,18 @@ def test_metrics_are_on_both_ports(small: Running) -> None:
 
     assert names(here.text) == names(elsewhere)
     assert here.headers["Content-Type"].startswith("text/plain")
+
+
+async def test_the_end_of_an_answer_does_not_wait_until_its_beginning_is_confirmed() -> None:
+    undelayed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def accepted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("socket")
+        undelayed.set_result(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with _listen("127.0.0.1", free_port()) as listener:
+        async with await asyncio.start_server(accepted, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            assert await undelayed != 0
+            writer.close()
