@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.serving.processes import machine
+from benchmarks.serving.processes import end_in_order, machine
 from benchmarks.serving.studies import STUDIES, Figure, Scale
 
 RESULTS = Path(__file__).parents[1] / "results-serving"
@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="few requests; print only")
     parser.add_argument("--only", action="append", choices=list(STUDIES))
     options = parser.parse_args(arguments)
+    end_in_order()
     with tempfile.TemporaryDirectory() as folder:
         scale = Scale(Path(folder), quick=options.quick)
         for name in options.only or STUDIES:

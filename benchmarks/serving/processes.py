@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-__all__ = ["Process", "free_port", "machine", "serve", "started"]
+__all__ = ["Process", "end_in_order", "free_port", "machine", "serve", "started"]
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -38,6 +38,11 @@ class Process:
         """Give the time that its threads have computed, which other load does not change much."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def end_in_order() -> None:
+    """Take SIGTERM as an exit, so that the servers under measurement are ended too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import load
-from benchmarks.serving.processes import Process, free_port, machine, serve, started
+from benchmarks.serving.processes import Process, end_in_order, free_port, machine, serve, started
 
 _SIDE, _STEPS = 32, 28
 _CLIENTS = (1, 8)
@@ -106,6 +106,7 @@ def main(arguments: list[str]) -> int:
     if options.host_model is not None:
         host(options.file, options.host_model, options.port)
         return 0
+    end_in_order()
     print(machine())
     print(*compare(options.file, requests=options.requests, rounds=options.rounds), sep="\n")
     return 0
