@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import ctypes
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from imagegen.engines.base import Batch, GenerationSettings, Images, StageClock
+from imagegen.engines.diffusers.engine import DiffusersEngine
 from imagegen.engines.threads import cpu_threads
+from tests.unit.imagegen.conftest import load
 
 USABLE = len(os.sched_getaffinity(0))
 
@@ -38,3 +45,34 @@ def test_a_declared_number_decides_when_it_is_one(
     cpu_max = tmp_path / "cpu.max"
     cpu_max.write_text("100000 100000\n")
     assert cpu_threads(environment={"OMP_NUM_THREADS": declared}, cpu_max=cpu_max) == threads
+
+
+def threads_of_openmp() -> int:
+    library = next((Path(torch.__file__).parent / "lib").glob("libgomp*"))
+    return int(ctypes.CDLL(str(library)).omp_get_max_threads())
+
+
+class CountingEngine(DiffusersEngine):
+    """A real pipeline that notes how many threads its first operation may use."""
+
+    threads: int
+
+    def _call(self, batch: Batch, clock: StageClock, should_stop: Callable[[], bool]) -> Images:
+        self.threads = threads_of_openmp()
+        return super()._call(batch, clock, should_stop)
+
+
+def test_the_number_of_threads_holds_in_whatever_thread_generates(
+    model_folder: Callable[[str], Path],
+) -> None:
+    engine: CountingEngine = load(model_folder("sd"), CountingEngine)
+
+    def work() -> None:
+        settings = GenerationSettings(32, 32, 1, 5.0)
+        engine.generate(Batch(("a fox",), (1,), settings), should_stop=lambda: False)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+
+    assert engine.threads == torch.get_num_threads() == 1

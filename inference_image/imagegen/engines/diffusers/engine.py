@@ -111,6 +111,9 @@ class DiffusersEngine(Engine):
 
     def generate(self, batch: Batch, *, should_stop: Callable[[], bool]) -> Generated:
         """Make the pictures of a batch; see the interface."""
+        # OpenMP keeps the number of threads per calling thread; by this call torch sets it there,
+        # or the first operations would use all cores and round in another way.
+        torch.get_num_threads()
         clock = self._new_clock()
         self._clock = clock
         try:

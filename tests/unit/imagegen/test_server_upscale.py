@@ -1,0 +1,103 @@
+"""A server whose model enlarges pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagegen import contract
+from imagegen.server.settings import Defaults, Limits
+from tests.unit.imagegen.conftest import Running, running, settings_for
+
+SCALE = 2
+
+
+@pytest.fixture(scope="module")
+def enlarger(model_folder: Callable[[str], Path]) -> Iterator[Running]:
+    settings = settings_for(
+        model_folder("latent-upscaler"),
+        defaults=Defaults(steps=2, guidance_scale=1.0, width=256, height=256),
+        limits=Limits(max_steps=4, max_batch_size=2, max_images_per_request=2, max_pixels=256**2),
+        queue_capacity=16,
+    )
+    with running(settings) as one:
+        assert not one.outcome, one.outcome
+        yield one
+
+
+def source(width: int = 128, height: int = 128, *, shade: int = 90) -> str:
+    buffer = io.BytesIO()
+    image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    image.paste((shade, 200, 40), (0, 0, width // 2, height // 2))
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def picture(answer: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    data = base64.b64decode(answer["data"][0]["b64_json"])
+    return np.asarray(Image.open(io.BytesIO(data))).astype(np.int64)
+
+
+def test_the_result_is_larger_than_its_source_and_follows_from_it(enlarger: Running) -> None:
+    answers = [
+        enlarger.generate(image=source(128, 64, shade=shade), seed=3).json() for shade in (90, 240)
+    ]
+
+    assert answers[0]["size"] == "256x128"
+    assert picture(answers[0]).shape == (128, 256, 3)
+    assert np.abs(picture(answers[0]) - picture(answers[1])).max() > 10
+
+
+def test_sources_of_one_size_run_together_each_with_its_own(enlarger: Running) -> None:
+    sources = [source(shade=shade) for shade in (10, 240)]
+    with ThreadPoolExecutor() as pool:
+        together = list(
+            pool.map(lambda each: enlarger.generate(image=each, seed=3).json(), sources)
+        )
+    for each, answer in zip(sources, together, strict=True):
+        alone = enlarger.generate(image=each, seed=3).json()
+        assert np.abs(picture(alone) - picture(answer)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({}, "image", "missing"),
+        ({"image": "no base64"}, "image", "base64"),
+        ({"image": base64.b64encode(b"no picture").decode()}, "image", "picture"),
+        ({"image": source(192, 192)}, "image", "pixels"),
+        ({"image": source(65, 64)}, "image", "multiples of"),
+        ({"image": source(), "size": "256x256"}, "size", "leave size out"),
+    ],
+)
+def test_what_cannot_be_enlarged_is_refused(
+    enlarger: Running, fields: dict[str, Any], param: str, words: str
+) -> None:
+    answer = enlarger.generate(**fields)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert words in answer.json()["error"]["message"]
+
+
+def test_the_description_asks_for_a_source(enlarger: Running) -> None:
+    described = enlarger.http.get("/openapi.json").json()
+    schema = described["components"]["schemas"]["Request"]
+
+    assert jsonschema.Draft202012Validator(schema).is_valid({"prompt": "a", "image": source()})
+    assert not jsonschema.Draft202012Validator(schema).is_valid({"prompt": "a"})
+
+
+def test_elsewhere_a_source_is_unknown(server: Running) -> None:
+    answer = server.generate(image=source())
+    assert answer.json()["error"]["code"] == "unknown_parameter"
+    assert server.value(contract.READY) == 1
