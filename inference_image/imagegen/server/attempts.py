@@ -65,10 +65,12 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Trouble:
-    """Why an attempt made no pictures: out of memory in a phase, given up, or refused."""
+    """Why an attempt made no pictures: out of memory in a phase, refused, or given up."""
 
     phase: OomPhase | None = None
     refusal: RequestRefusedError | None = None
+    may_be_of_one: bool = False
+    """Whether a single request of several may be to blame for the refusal."""
 
     @property
     def reason(self) -> str:
@@ -78,9 +80,10 @@ class _Trouble:
 class Attempts:
     """Makes the pictures of batches and notes on each job what became of it.
 
-    A batch that does not fit is split in halves; so is one of several requests that fails in any
-    other way, so that a request that cannot be served harms no other. A single picture that does
-    not fit is tried once more with its decoding in tiles, if it was the decoding that did not.
+    A batch that does not fit is split in halves; so is one of several requests that fails, unless
+    it is known that none of them is to blame: one that cannot be served harms no other. A single
+    picture that does not fit is tried once more with its decoding in tiles, if it was the decoding
+    that did not.
 
     Parameters
     ----------
@@ -172,10 +175,11 @@ class Attempts:
         except DeviceMemoryError as error:
             trouble = _Trouble(phase=error.phase)
         except RequestRefusedError as error:
-            trouble = _Trouble(refusal=_without_frames(error))
+            blames = error.outcome is Outcome.INVALID
+            trouble = _Trouble(refusal=_without_frames(error), may_be_of_one=blames)
         except Exception:  # noqa: BLE001 - it becomes the answer of the request that is to blame
             _LOG.exception("generation failed")
-            trouble = _Trouble(refusal=_internal_error())
+            trouble = _Trouble(refusal=_internal_error(), may_be_of_one=True)
         else:
             self._finish(part, batch, made, time.perf_counter() - began)
         finally:
@@ -201,12 +205,11 @@ class Attempts:
         """Decide what to try next; nothing when the part is given up."""
         if trouble.phase is not None:
             return self._after_oom(part, trouble.phase)
-        if trouble.refusal is None:
-            return []
-        if len(part.jobs) > 1:
+        if trouble.may_be_of_one and len(part.jobs) > 1:
             self._metrics.split("error")
             return part.pieces((len(part.slots) + 1) // 2)
-        self._fail(part, trouble.refusal)
+        # Nobody waits for what was given up; should somebody, an error is better than no answer.
+        self._fail(self._without_gone(part), trouble.refusal or _internal_error())
         return []
 
     def _after_oom(self, part: _Part, phase: OomPhase) -> list[_Part]:

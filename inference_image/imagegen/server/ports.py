@@ -56,6 +56,7 @@ def http_port(host: str, port: int, app: Starlette) -> Iterator[None]:
             access_log=False,
             log_config=None,
             lifespan="off",
+            server_header=False,
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
     )

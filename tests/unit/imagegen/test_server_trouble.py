@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from imagegen import contract
-from imagegen.contract import TIMEOUT_HEADER, ExitCode, StartupFailureCode
-from imagegen.errors import StartupError
+from imagegen.contract import TIMEOUT_HEADER, ExitCode, Outcome, StartupFailureCode
+from imagegen.errors import RequestRefusedError, StartupError
 from imagegen.server.settings import Defaults, Limits
 from tests.unit.imagegen.conftest import (
     PATIENCE_SECONDS,
@@ -132,6 +132,31 @@ def test_a_request_that_cannot_be_served_harms_no_other(moody_server: MoodyServe
         assert server.value(contract.BATCH_SPLITS_TOTAL, reason="error") == 2
         wasted = server.value(contract.GPU_WASTED_SECONDS_TOTAL, reason="error")
         assert 0 < wasted < server.value(contract.GPU_BUSY_SECONDS_TOTAL)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "calls"), [(Outcome.BUSY, 429, [2]), (Outcome.INVALID, 400, [2, 1, 1])]
+)
+def test_only_what_one_request_may_be_to_blame_for_is_tried_apart(
+    moody_server: MoodyServer, outcome: Outcome, status: int, calls: list[int]
+) -> None:
+    with moody_server() as (server, trouble), ThreadPoolExecutor() as pool:
+        trouble.may_go_on.clear()
+        first = pool.submit(server.generate, size="48x32")
+        assert trouble.started.wait(PATIENCE_SECONDS)
+        both = [pool.submit(server.generate) for _ in range(2)]
+        wait_for_queue(server, 2)
+        trouble.calls.clear()
+        trouble.error = RequestRefusedError(
+            outcome=outcome, status=status, code="upstream", message="said by the model's own API"
+        )
+        trouble.may_go_on.set()
+
+        for answer in (first, *both):
+            assert answer.result().status_code == status
+            assert answer.result().json()["error"]["code"] == "upstream"
+        assert trouble.calls == calls
+        assert server.value(contract.REQUESTS_TOTAL, outcome=outcome, code=str(status)) == 3
 
 
 def test_liveness_is_lost_when_a_step_takes_longer_than_a_batch_may_and_not_for_the_queue(
