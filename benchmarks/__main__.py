@@ -14,8 +14,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from benchmarks import plots
 from benchmarks.catalogue import STUDIES
+from benchmarks.plots import draw
 from benchmarks.study import Scale
 from benchmarks.tables import DOCUMENT, RESULTS, embed, read, write
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         return 0
     _simulate(wanted, RESULTS, quick=False)
     _document(wanted)
-    plots.draw(RESULTS, _IMAGES)
+    draw(RESULTS, _IMAGES)
     return 0
 
 

@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, betaincc, betaln, chdtri
+from scipy.special import betaincc, betaln, chdtri, ndtri, stdtrit
 
-from benchmarks.boundaries import first_crossing
+from benchmarks.boundaries import first_crossing, share_boundaries
 from benchmarks.study import Scale, Study, chunks, percent, seeded
 from benchmarks.tables import Table, View, markdown
 from modelrollout.gates.blocks import BLOCK_REQUESTS
@@ -22,15 +22,15 @@ LENGTHS: Final = (1, 2, 4, 8, 16)
 
 SHARES: Final = (0.01, LIMIT, 0.10)
 HORIZONS: Final = (120, 300, 600)
-_RUNS: Final = 3000
+_RUNS: Final = 2000
 _CHUNK: Final = 500
 _FEWEST_BLOCKS: Final = 3
 _CHANCE: Final = 0.05
+_USUAL: Final = 0.975
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Numbers = Integers | Floats
 
 
 def draw(share: float, length: int, shape: tuple[int, int], random: np.random.Generator) -> Flags:
@@ -67,25 +67,31 @@ def design_effects(slow: Flags) -> Floats:
     freedom = np.maximum(1, blocks - 1)
     usable = (blocks >= _FEWEST_BLOCKS) & (variance > 0)
     beyond = usable & (between > chdtri(freedom, _CHANCE))
-    return np.where(beyond, np.maximum(1.0, between / freedom), 1.0)
+    few = (stdtrit(freedom, _USUAL) / ndtri(_USUAL)) ** 2
+    return np.where(beyond, np.maximum(1.0, between / freedom * few), 1.0)
 
 
 def verdicts(bad: Integers, n: Integers, effect: Floats) -> tuple[Flags, Flags]:
-    """Return where `proportion` passes and fails, for arrays of counts and design effects."""
-    threshold = -np.log(ALPHA)
-    # Bursts that were seen count against Fail only; those to come cannot be seen.
-    passes = _log_e(bad, n, 0.5 / LIMIT, betainc) >= threshold
-    fails = _log_e(bad / effect, n / effect, 0.5, betaincc) >= threshold
-    return passes & ~fails, fails
+    """Return where `proportion` passes and fails, for arrays of counts and design effects.
+
+    Bursts that were seen count against Fail only: those to come cannot be seen.
+    """
+    bad, n = np.broadcast_arrays(bad, n)
+    passing, failing = share_boundaries(LIMIT, int(n.max()), ALPHA, ALPHA)
+    fails = bad >= failing[n]
+    fewer = effect > 1
+    evidence = _log_e_fail(bad[fewer] / effect[fewer], n[fewer] / effect[fewer])
+    fails[fewer] = evidence >= -np.log(ALPHA)
+    return (bad <= passing[n]) & ~fails, fails
 
 
-def _log_e(k: Numbers, n: Numbers, b: float, tail: np.ufunc) -> Floats:
-    a = 0.5
-    good = np.maximum(0.0, n - k)
+def _log_e_fail(k: Floats, n: Floats) -> Floats:
+    """Return the log of the evidence that the share is above the limit, as the engine does."""
+    a = b = 0.5
     with np.errstate(divide="ignore"):
-        inside = np.log(tail(a + k, b + good, LIMIT)) - np.log(tail(a, b, LIMIT))
-    mixed = betaln(a + k, b + good) - betaln(a, b)
-    return np.asarray(mixed + inside - k * np.log(LIMIT) - good * np.log1p(-LIMIT))
+        inside = np.log(betaincc(a + k, b + n - k, LIMIT)) - np.log(betaincc(a, b, LIMIT))
+    mixed = betaln(a + k, b + n - k) - betaln(a, b)
+    return np.asarray(mixed + inside - k * np.log(LIMIT) - (n - k) * np.log1p(-LIMIT))
 
 
 _CASES: Final = tuple((corrected, most) for corrected in (0, 1) for most in HORIZONS)

@@ -83,11 +83,11 @@ def embed(document: str, name: str, body: str) -> str:
         When the document does not have exactly one place for it.
     """
     pattern = re.compile(
-        rf"(<!-- table: {re.escape(name)} -->\n).*?(\n<!-- end -->)", flags=re.DOTALL
+        rf"(<!-- table: {re.escape(name)} -->\n)(?:.*?\n)??(<!-- end -->)", flags=re.DOTALL
     )
     if len(pattern.findall(document)) != 1:
         raise ValueError(f"the document has no single place for the table '{name}'")
-    return pattern.sub(lambda match: f"{match[1]}{body}{match[2]}", document)
+    return pattern.sub(lambda match: f"{match[1]}{body}\n{match[2]}", document)
 
 
 def _kept(cell: Cell) -> str:
