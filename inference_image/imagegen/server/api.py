@@ -85,7 +85,7 @@ def _generations(state: ServerState) -> _Endpoint:
         state.request_began()
         identity = secrets.token_hex(8)
         try:
-            response: Response = JSONResponse(await generate(request, state))
+            response: Response = JSONResponse(await generate(request, state, identity))
         except RequestRefusedError as refusal:
             response = await _refused(request, refusal)
         except Exception as error:  # noqa: BLE001 - logged; the client gets no traceback

@@ -35,6 +35,12 @@ class _Part:
     slots: tuple[Slot[Job], ...]
     tiled: bool = False
 
+    def __str__(self) -> str:
+        settings = self.slots[0].owner.request.settings
+        size = f"{settings.width}x{settings.height}"
+        requests = ", ".join(job.identity for job in self.jobs)
+        return f"{len(self.slots)} x {size} at {settings.steps} steps of requests {requests}"
+
     @property
     def jobs(self) -> list[Job]:
         return list({id(slot.owner): slot.owner for slot in self.slots}.values())
@@ -141,6 +147,7 @@ class Attempts:
                 if trouble is None:
                     continue
                 if trouble.phase is not None:
+                    _LOG.warning("out of memory in phase %s: %s", trouble.phase, part)
                     ooms.append((trouble.phase, part))
                 pending.extendleft(reversed(self._after(part, trouble)))
         except EngineBrokenError:
@@ -178,7 +185,7 @@ class Attempts:
             blames = error.outcome is Outcome.INVALID
             trouble = _Trouble(refusal=_without_frames(error), may_be_of_one=blames)
         except Exception:  # noqa: BLE001 - it becomes the answer of the request that is to blame
-            _LOG.exception("generation failed")
+            _LOG.exception("generation failed: %s", part)
             trouble = _Trouble(refusal=_internal_error(), may_be_of_one=True)
         else:
             self._finish(part, batch, made, time.perf_counter() - began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from imagegen.server.watchdog import Expected
 
 __all__ = ["generate", "image_seeds"]
 
+_LOG = logging.getLogger(__name__)
+
 _ENCODERS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="encode")
 """Checks and encodes pictures; the libraries let go of the interpreter for most of it."""
 
@@ -43,8 +46,17 @@ def image_seeds(seed: int | None, count: int) -> tuple[int, ...]:
     return tuple((first + index) % (MAX_SEED + 1) for index in range(count))
 
 
-async def generate(request: Request, state: ServerState) -> dict[str, Any]:
+async def generate(request: Request, state: ServerState, identity: str) -> dict[str, Any]:
     """Serve ``POST /v1/images/generations``.
+
+    Parameters
+    ----------
+    request
+        The request, unread.
+    state
+        The server's.
+    identity
+        What the log knows the request by.
 
     Raises
     ------
@@ -54,6 +66,7 @@ async def generate(request: Request, state: ServerState) -> dict[str, Any]:
     arrived = time.monotonic()
     try:
         job = await _admit(request, state, arrived)
+        job.identity = identity
     except RequestRefusedError as refusal:
         state.metrics.refused(refusal.outcome, refusal.status)
         raise
@@ -149,6 +162,7 @@ async def _encode(job: Job, made: Sequence[Made], state: ServerState) -> list[_E
     for check in failures:
         state.metrics.rejected(check)
     if failures:
+        _LOG.warning("request %s: broken images: %s", job.identity, ", ".join(failures))
         raise RequestRefusedError(
             outcome=Outcome.WATCHDOG,
             status=500,

@@ -44,6 +44,8 @@ class Job:
     deadline: float
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[list[Made]]
+    identity: str = ""
+    """What the log and the answer's header `X-Request-Id` know it by."""
     picture_seconds: float = 0.0
     """What one of its pictures is estimated to take of the engine's time."""
     work: Work = field(default_factory=Work)

@@ -59,7 +59,7 @@ def test_a_full_queue_says_when_to_come_back(moody_server: MoodyServer) -> None:
 
 
 def test_a_failure_shows_no_traceback_and_the_next_request_is_served(
-    moody_server: MoodyServer,
+    moody_server: MoodyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with moody_server() as (server, trouble):
         trouble.error = RuntimeError("secret detail in /model/unet")
@@ -68,6 +68,8 @@ def test_a_failure_shows_no_traceback_and_the_next_request_is_served(
 
         assert answer.status_code == 500
         assert "secret" not in answer.text
+        assert "secret" in caplog.text
+        assert answer.headers["X-Request-Id"] in caplog.text
         assert answer.json()["error"]["code"] == "internal_error"
         assert server.value(contract.REQUESTS_TOTAL, outcome="error", code="500") == 1
         assert server.generate().status_code == 200
