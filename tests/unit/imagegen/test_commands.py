@@ -12,6 +12,7 @@ import pytest
 from imagegen import contract
 from imagegen.cli import main
 from imagegen.cli.engines import add_engines, engine_settings, preset_of
+from imagegen.cli.values import checks
 from imagegen.engines.folder import check_folder
 from imagegen.engines.settings import (
     DiffusersSettings,
@@ -179,3 +180,14 @@ def test_make_tiny_is_the_same_model_for_the_same_seed(tmp_path: Path) -> None:
     assert weights("one") == weights("same")
     assert weights("one") != weights("other")
     assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_checks_of_the_watchdog_are_named_and_an_unknown_one_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checks("flat, clipped") == {"flat", "clipped"}
+    assert checks("none") == frozenset()
+    with pytest.raises(SystemExit) as caught:
+        main(serve_arguments(tmp_path, "--watchdog", "flat,blurred"))
+    assert caught.value.code == contract.ExitCode.USAGE
+    assert "no check 'blurred'; there are: wrong_size, non_finite" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagegen import contract
+from imagegen.server.memory import _find, device_memory
 from tests.unit.imagegen.conftest import Running, running, settings_for
 
 
@@ -71,5 +72,47 @@ def test_state_is_told(fresh: Running) -> None:
     assert fresh.value(contract.QUEUE_CAPACITY) == 5
     assert fresh.value(contract.MODEL_LOAD_SECONDS) > 0
     assert fresh.value(contract.WARMUP_SECONDS) > 0
+    assert fresh.value(contract.PROCESS_MEMORY_BYTES) > 1e7
     info = next(labels for name, labels in fresh.samples() if name == contract.BUILD_INFO)
     assert {"pipeline", "dtype", "scheduler", "torch", "gpu"} <= dict(info).keys()
+
+
+class Driver:
+    """Knows devices by what they are asked for."""
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return f"device {index}"
+
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> str:  # noqa: N802
+        return f"device {name}"
+
+
+@pytest.mark.parametrize(
+    ("visible", "index", "found"),
+    [
+        ("", 1, "device 1"),
+        ("3, 5", 1, "device 5"),
+        ("GPU-0a1b,GPU-2c3d", 1, "device GPU-2c3d"),
+        ("MIG-77", 0, "device MIG-77"),
+    ],
+)
+def test_the_driver_is_asked_for_the_device_that_the_process_sees(
+    visible: str, index: int, found: str
+) -> None:
+    assert _find(Driver(), index, {"CUDA_VISIBLE_DEVICES": visible}) == found
+
+
+@pytest.mark.parametrize(("visible", "index"), [("3", 1), ("none", 0), ("-1", 0)])
+def test_a_device_that_the_driver_cannot_know_is_not_guessed(visible: str, index: int) -> None:
+    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES"):
+        _find(Driver(), index, {"CUDA_VISIBLE_DEVICES": visible})
+
+
+def test_only_of_nvidias_devices_the_driver_is_asked() -> None:
+    def memory() -> dict[str, int]:
+        return {"allocated": 1}
+
+    assert device_memory("cpu", memory) is memory
+    assert device_memory("hosted", memory) is memory
+    # With a driver its numbers are added, without one the engine's own are all there are.
+    assert device_memory("cuda:0", memory)()["allocated"] == 1
