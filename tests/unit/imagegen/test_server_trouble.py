@@ -238,11 +238,13 @@ def test_open_connections_do_not_delay_the_exit(
 def test_a_drain_has_a_deadline(moody_server: MoodyServer) -> None:
     with moody_server(drain_seconds=0.1) as (server, trouble), ThreadPoolExecutor() as pool:
         trouble.may_go_on.clear()
-        given_up = [pool.submit(server.generate) for _ in range(2)]
-        wait_until(server, contract.QUEUE_DEPTH, 1)
+        in_hands = pool.submit(server.generate)
+        assert trouble.started.wait(PATIENCE_SECONDS)
+        waiting = pool.submit(server.generate)
+        wait_for_queue(server, 1)
         server.server.stop()
 
-        for answer in given_up:
+        for answer in (in_hands, waiting):
             assert answer.result().status_code == 503
             assert answer.result().json()["error"]["code"] == "draining"
         trouble.may_go_on.set()
