@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from scipy.special import chdtri, ndtri, stdtrit
-
 from modelrollout.api.block_status import BlockEnd, BlocksStatus, ClassSums, DispersionStatus
+from modelrollout.gates import special
 from modelrollout.gates.evidence import Comparison
 from modelrollout.gates.moments import LogMoments
 from modelrollout.gates.sequential.stopping_line import LEAST_VARIANCE
@@ -89,9 +88,9 @@ class Dispersion:
             return 1.0
         between = max(0.0, self.squares - self.total**2 / self.weight) / variance
         freedom = self.blocks - 1
-        if between <= float(chdtri(freedom, _CHANCE)):
+        if between <= float(special.chdtri(freedom, _CHANCE)):
             return 1.0
-        few = float(stdtrit(freedom, _USUAL) / ndtri(_USUAL))
+        few = float(special.stdtrit(freedom, _USUAL) / special.ndtri(_USUAL))
         return max(1.0, between / freedom * few**2)
 
 

@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, log_ndtr, ndtr, xlog1py, xlogy
 
+from modelrollout.gates import special
 from modelrollout.gates.sequential import proportion
 from modelrollout.gates.verdict import Verdict
 
@@ -138,8 +138,8 @@ def line_crossing(drift: float, line: float) -> float:
     line
         Height of the line in the same, above 0.
     """
-    reflected = 2 * drift * line + float(log_ndtr(-line - drift))
-    return min(1.0, float(ndtr(drift - line)) + math.exp(reflected))
+    reflected = 2 * drift * line + float(special.log_ndtr(-line - drift))
+    return min(1.0, float(special.ndtr(drift - line)) + math.exp(reflected))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +234,8 @@ def _binomial(n: int, share: float) -> tuple[int, NDArray[np.float64]]:
     reach = _DEVIATIONS * math.sqrt(n * share * (1 - share)) + _DEVIATIONS**2
     lowest, highest = max(0, math.floor(n * share - reach)), min(n, math.ceil(n * share + reach))
     k = np.arange(lowest, highest + 1)
-    ways = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-    return lowest, np.exp(ways + xlogy(k, share) + xlog1py(n - k, -share))
+    ways = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+    return lowest, np.exp(ways + special.xlogy(k, share) + special.xlog1py(n - k, -share))
 
 
 def _total(ended: list[tuple[int, float]]) -> float:

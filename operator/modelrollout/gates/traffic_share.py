@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from scipy.special import betainc
-
+from modelrollout.gates import special
 from modelrollout.gates.evidence import Comparison
 from modelrollout.gates.verdict import Unmeasured, Verdict
 
@@ -63,6 +62,6 @@ def probability(k: int, n: int, share: float) -> float:
     share
         Probability that a request reaches the candidate, from 0 to 1.
     """
-    at_most = float(betainc(n - k, k + 1, 1 - share)) if k < n else 1.0
-    at_least = float(betainc(k, n - k + 1, share)) if k else 1.0
+    at_most = float(special.betainc(n - k, k + 1, 1 - share)) if k < n else 1.0
+    at_least = float(special.betainc(k, n - k + 1, share)) if k else 1.0
     return min(1.0, 2 * min(at_most, at_least))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from scipy.special import gammainc
-
 from modelrollout.api.gate_types import GpuMemoryGate, OutOfMemoryGate
+from modelrollout.gates import special
 from modelrollout.gates.lint.outlook import Conditions, Outlook
 from modelrollout.gates.look import requests_of
 
@@ -26,7 +25,7 @@ def out_of_memory_outlook(gate: OutOfMemoryGate, conditions: Conditions) -> Outl
     if stable is None:
         return Outlook(text, fewest)
     requests, events = requests_of(stable), stable.out_of_memory
-    beyond = float(gammainc(gate.max_count + 1, conditions.expected * events / requests))
+    beyond = float(special.gammainc(gate.max_count + 1, conditions.expected * events / requests))
     return Outlook(
         text,
         fewest,

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from scipy.special import ndtri
-
 from modelrollout.api.gate_types import CostGate
+from modelrollout.gates import special
 from modelrollout.gates.changes import Margins
 from modelrollout.gates.cost import sample_of
 from modelrollout.gates.lint.outlook import (
@@ -111,7 +110,7 @@ def cost_outlook(gate: CostGate, conditions: Conditions) -> Outlook:
 def _on_line(line: _Line, nothing: Outlook, conditions: Conditions) -> Outlook:
     plan = max(conditions.analysis.max_requests, FEWEST_REQUESTS)
     to_pass, to_fail = (
-        -float(ndtri(alpha / 2)) for alpha in (conditions.alpha_pass, conditions.alpha_fail)
+        -float(special.ndtri(alpha / 2)) for alpha in (conditions.alpha_pass, conditions.alpha_fail)
     )
     passes = fails = 0.0
     if conditions.horizon >= FEWEST_REQUESTS:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import gammaincinv
-
+from modelrollout.gates import special
 from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
 from modelrollout.gates.sequential.shares import proportion
 from modelrollout.gates.totals import is_count
@@ -128,7 +127,7 @@ def rate_upper_bound(k: float, exposure: float, *, alpha: float) -> float:
         return math.nan
     if exposure == 0:
         return math.inf
-    return float(gammaincinv(k + 1, 1 - alpha)) / float(exposure)
+    return float(special.gammaincinv(k + 1, 1 - alpha)) / float(exposure)
 
 
 def _odds(share: float) -> float:

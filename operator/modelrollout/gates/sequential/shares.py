@@ -6,8 +6,7 @@ import math
 from functools import lru_cache
 from typing import Final
 
-from scipy.special import betainc, betaincc, betaincinv, betaln
-
+from modelrollout.gates import special
 from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
 from modelrollout.gates.totals import LARGEST_COUNT, is_count
 from modelrollout.gates.verdict import Verdict
@@ -73,8 +72,8 @@ def proportion(
     needed = None if passing is None else max(0, passing - n)
     if n == 0:
         return invalid("NoRequests", "there are no requests yet", p0, needed=needed)
-    low = float(betaincinv(bad, all_ - bad + 1, alpha_fail)) if k else 0.0
-    high = float(betaincinv(k + 1, n - k, 1 - alpha_pass)) if k < n else 1.0
+    low = float(special.betaincinv(bad, all_ - bad + 1, alpha_fail)) if k else 0.0
+    high = float(special.betaincinv(k + 1, n - k, 1 - alpha_pass)) if k < n else 1.0
     counts = f"{k} of {n}, limit {100 * p0:.3g} %"
     if _log_e_fail(bad, all_, p0) >= -math.log(alpha_fail):
         verdict, reason, needed = Verdict.FAIL, "LimitExceeded", None
@@ -95,19 +94,19 @@ def proportion(
 def _log_e_pass(k: float, n: float, p0: float) -> float:
     """Return the log of the evidence against a share of `p0` or more."""
     a, b = _PRIOR, _PRIOR / p0
-    inside = float(betainc(a + k, b + n - k, p0))
-    return _log_ratio(k, n, p0, a, b) + _log(inside) - _log(float(betainc(a, b, p0)))
+    inside = float(special.betainc(a + k, b + n - k, p0))
+    return _log_ratio(k, n, p0, a, b) + _log(inside) - _log(float(special.betainc(a, b, p0)))
 
 
 def _log_e_fail(k: float, n: float, p0: float) -> float:
     """Return the log of the evidence against a share of `p0` or less."""
     a, b = _PRIOR, _PRIOR
-    inside = float(betaincc(a + k, b + n - k, p0))
-    return _log_ratio(k, n, p0, a, b) + _log(inside) - _log(float(betaincc(a, b, p0)))
+    inside = float(special.betaincc(a + k, b + n - k, p0))
+    return _log_ratio(k, n, p0, a, b) + _log(inside) - _log(float(special.betaincc(a, b, p0)))
 
 
 def _log_ratio(k: float, n: float, p0: float, a: float, b: float) -> float:
-    mixed = float(betaln(a + k, b + n - k)) - float(betaln(a, b))
+    mixed = float(special.betaln(a + k, b + n - k)) - float(special.betaln(a, b))
     return mixed - k * math.log(p0) - (n - k) * math.log1p(-p0)
 
 

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from scipy.special import ndtri
-
+from modelrollout.gates import special
 from modelrollout.gates.sequential.judgement import Judgement
 from modelrollout.gates.verdict import Verdict
 
@@ -154,7 +153,7 @@ def _needed(course: Course, pass_below: float, alpha: float) -> int | None:
 @lru_cache(maxsize=64)
 def _quantile(alpha: float) -> float:
     """Return the height of the line for a planned information of 1."""
-    return -float(ndtri(alpha / 2))
+    return -float(special.ndtri(alpha / 2))
 
 
 def _log(value: float) -> float:
