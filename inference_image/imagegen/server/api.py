@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from imagegen import contract
 from imagegen.contract import Outcome
 from imagegen.errors import RequestRefusedError
+from imagegen.server.body import EarlyAnswers
 from imagegen.server.generation import generate
 from imagegen.server.openapi import document
 from imagegen.server.state import ServerState
@@ -50,8 +52,6 @@ def _error(
         told["Retry-After"] = str(retry_after)
     if code in _RETRY_IN_VAIN:
         told["X-Should-Retry"] = "false"
-    if status == HTTPStatus.REQUEST_TIMEOUT:
-        told["Connection"] = "close"  # or the rest could trickle in for ever
     return JSONResponse(body, status_code=status, headers=told)
 
 
@@ -177,6 +177,7 @@ def build_app(state: ServerState) -> Starlette:
     generations = Route("/v1/images/generations", _generations(state), methods=["POST"])
     app = Starlette(
         routes=[generations, *_about_the_server(state), *_about_models(state)],
+        middleware=[Middleware(EarlyAnswers)],
         exception_handlers={
             RequestRefusedError: _refused,
             HTTPException: _unroutable,

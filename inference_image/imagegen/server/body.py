@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import NoReturn
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagegen.contract import Outcome
 from imagegen.errors import RequestRefusedError
 from imagegen.server.jobs import given_up
 
-__all__ = ["read_body"]
+__all__ = ["EarlyAnswers", "read_body"]
 
 _READ_SECONDS = 30.0
 """For the whole body: connections that trickle must not add up."""
+
+_REST_SECONDS = 2.0
+_REST_BYTES = 1 << 20
+"""Read of a body after its answer, and thrown away."""
 
 
 def _refuse(status: int, code: str, message: str) -> NoReturn:
@@ -63,3 +70,57 @@ async def read_body(request: Request, *, most: int) -> bytes:
     except TimeoutError:
         _refuse(408, "body_too_slow", f"the body must arrive within {_READ_SECONDS:g} s")
     return bytes(body)
+
+
+class EarlyAnswers:
+    """Hangs up after an answer that is given before the end of its request's body.
+
+    The answer goes out whole at once and says that the connection ends with it. Then the rest of
+    the body is read for a moment: a client that is cut off while it sends may lose the answer.
+
+    Parameters
+    ----------
+    app
+        What answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request as `app` does."""
+        read = not _has_body(Headers(scope=scope))
+
+        async def receive_part() -> Message:
+            nonlocal read
+            message = await receive()
+            read = read or not message.get("more_body", False)
+            return message
+
+        async def send_part(message: Message) -> None:
+            if read:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                hang_up = (b"connection", b"close")
+                await send({**message, "headers": [*message["headers"], hang_up]})
+            else:
+                await send({**message, "more_body": True})
+                if not message.get("more_body", False):
+                    await _read_rest(receive)
+                    await send({"type": message["type"]})
+
+        await self._app(scope, receive_part, send_part)
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+async def _read_rest(receive: Receive) -> None:
+    count, more = 0, True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_REST_SECONDS):
+            while more and count <= _REST_BYTES:
+                message = await receive()
+                count += len(message.get("body", b""))
+                more = message.get("more_body", False)

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from imagegen.contract import StartupFailureCode
 from imagegen.errors import StartupError
+from imagegen.server.connections import BoundedProtocol
 
 __all__ = ["http_port", "metrics_port"]
 
@@ -56,6 +57,7 @@ def http_port(host: str, port: int, app: Starlette) -> Iterator[None]:
             access_log=False,
             log_config=None,
             lifespan="off",
+            http=BoundedProtocol,
             server_header=False,
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )

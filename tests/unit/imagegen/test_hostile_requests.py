@@ -221,6 +221,7 @@ def test_a_body_that_trickles_is_given_up_and_keeps_nobody_waiting(
     target: Running, talk: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(body, "_READ_SECONDS", 0.2)
+    monkeypatch.setattr(body, "_REST_SECONDS", 0.1)
     with socket.create_connection(("127.0.0.1", target.settings.port)) as stuck:
         stuck.sendall(BEGIN)  # its headers never end
         heard = talk(BEGIN + b"Content-Length: 50\r\n\r\n{")

@@ -1,0 +1,202 @@
+"""Connections that take a server's time or memory: heads and bodies that never end."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from imagegen import contract
+from imagegen.engines.settings import SyntheticSettings
+from imagegen.server import body, connections
+from tests.unit.imagegen.conftest import PATIENCE_SECONDS, Running, running, settings_for
+
+BEGIN = b"POST /v1/images/generations HTTP/1.1\r\nHost: kites\r\nContent-Type: application/json\r\n"
+MEBIBYTE = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
+KERNEL_MEBIBYTES = 24
+"""What the kernel holds between two sockets at most, and then some."""
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Running]:
+    with running(settings_for(Path("/"), engine=SyntheticSettings())) as one:
+        yield one
+        assert one.outcome == []  # it has not ended meanwhile
+
+
+@pytest.fixture
+def connect(target: Running) -> Iterator[Callable[[], socket.socket]]:
+    """Open connections that are closed after the test."""
+    with ExitStack() as lines:
+
+        def open_one() -> socket.socket:
+            address = ("127.0.0.1", target.settings.port)
+            return lines.enter_context(socket.create_connection(address, PATIENCE_SECONDS))
+
+        yield open_one
+
+
+def rest_of(line: socket.socket) -> bytes:
+    """Give what comes until the server hangs up."""
+    heard = b""
+    try:
+        while part := line.recv(65536):
+            heard += part
+    except ConnectionResetError:
+        pass
+    return heard
+
+
+def sent_until_cut_off(line: socket.socket, parts: Iterable[bytes]) -> int:
+    """Send parts until the server hangs up; give their number."""
+    for count, part in enumerate(parts):
+        try:
+            line.sendall(part)
+        except OSError:
+            return count
+    raise AssertionError("the server took all of it")
+
+
+# -- bodies that are not wanted --------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (BEGIN, b"413"),
+        (BEGIN.replace(b"application/json", b"text/plain"), b"415"),
+        (BEGIN.replace(b"/generations", b"/nothing"), b"404"),
+        (BEGIN.replace(b"POST", b"PUT"), b"405"),
+        (BEGIN.replace(b"POST /v1/images/generations", b"GET /v1/models"), b"200"),
+    ],
+    ids=lambda value: value[-40:].decode(),
+)
+def test_an_endless_body_is_cut_off_soon_after_the_answer(
+    connect: Callable[[], socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    head: bytes,
+    status: bytes,
+) -> None:
+    monkeypatch.setattr(body, "_REST_SECONDS", PATIENCE_SECONDS)
+    line = connect()
+    line.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+
+    assert sent_until_cut_off(line, itertools.repeat(MEBIBYTE, 1000)) < KERNEL_MEBIBYTES
+    heard = rest_of(line)
+    assert heard.startswith(b"HTTP/1.1 " + status)
+    assert b"connection: close" in heard.lower()
+
+
+def test_a_body_that_trickles_on_after_the_answer_is_cut_off(
+    target: Running, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "_REST_SECONDS", 0.2)
+    line = connect()
+    line.sendall(BEGIN + b"Content-Length: 1000000000\r\n\r\n")
+
+    heard = rest_of(line)  # returns, although not a byte of the body has been sent
+    assert heard.startswith(b"HTTP/1.1 413")
+    assert target.server.state.open_requests == 0
+
+
+def test_a_client_that_first_sends_all_hears_why_it_was_refused(target: Running) -> None:
+    too_large = b" " * (target.settings.limits.max_body_bytes + 200_000)
+    answers = [target.post(too_large) for _ in range(20)]
+
+    assert [answer.status_code for answer in answers] == [413] * 20
+
+
+def test_a_connection_whose_body_was_read_is_kept(connect: Callable[[], socket.socket]) -> None:
+    line = connect()
+    for sent in (b'{"prompt": "a kite"}', b'{"prompt": ""}', b"no json"):
+        line.sendall(BEGIN + b"Content-Length: %d\r\n\r\n" % len(sent) + sent)
+        answer = one_answer(line)
+        assert b"connection: close" not in answer.lower()
+
+
+def one_answer(line: socket.socket) -> bytes:
+    """Read one answer with a declared length; give its head."""
+    heard = b""
+    while b"\r\n\r\n" not in heard:
+        heard += line.recv(65536)
+    head, _, content = heard.partition(b"\r\n\r\n")
+    (length,) = (
+        int(row.partition(b":")[2])
+        for row in head.split(b"\r\n")
+        if row.lower().startswith(b"content-length:")
+    )
+    while len(content) < length:
+        content += line.recv(65536)
+    return head
+
+
+# -- heads that never end --------------------------------------------------------------------------
+def test_a_connection_that_says_nothing_is_closed(
+    connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.1)
+    assert rest_of(connect()) == b""
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_head_that_trickles_is_cut_off(
+    connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch, *, answered: bool
+) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.3)
+    line = connect()
+    if answered:
+        line.sendall(b"GET /v1/models HTTP/1.1\r\nHost: kites\r\n\r\n")
+        one_answer(line)
+    line.settimeout(0.02)
+
+    def trickle() -> Iterator[bytes]:
+        yield BEGIN
+        for row in itertools.repeat(b"X-More: 1\r\n", 500):
+            with suppress(TimeoutError):
+                assert line.recv(1) == b"", "an answer to half a head"
+            yield row
+
+    sent_until_cut_off(line, trickle())
+
+
+def test_a_head_that_is_too_long_is_refused(connect: Callable[[], socket.socket]) -> None:
+    line = connect()
+    line.sendall(BEGIN)
+
+    rows = itertools.repeat(b"X-More: " + b"1" * 8192 + b"\r\n", 10_000)
+    assert sent_until_cut_off(line, rows) < KERNEL_MEBIBYTES << 7
+    assert rest_of(line)[:12] in {b"", b"HTTP/1.1 400"}
+
+
+def test_what_follows_a_head_has_a_time_limit_of_its_own(
+    connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.1)
+    sent = b'{"prompt": "a kite"}'
+    line = connect()
+    line.sendall(BEGIN + b"Content-Length: %d\r\n\r\n" % len(sent))
+    line.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        line.recv(1)
+    line.settimeout(PATIENCE_SECONDS)
+    line.sendall(sent)
+
+    assert one_answer(line).startswith(b"HTTP/1.1 200")
+
+
+def test_many_connections_without_a_request_do_not_keep_others_out(
+    target: Running, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_MOST_CONNECTIONS", 20)
+    lines = [connect() for _ in range(100)]
+    for line in lines:
+        line.sendall(b"GET ")
+
+    with httpx.Client(base_url=target.url, timeout=PATIENCE_SECONDS) as http:
+        assert http.get(contract.LIVE_PATH).status_code == 200
+    assert [rest_of(line) for line in lines[:80]] == [b""] * 80
+    lines[-1].sendall(b"/v1/models HTTP/1.1\r\nHost: kites\r\n\r\n")
+    assert one_answer(lines[-1]).startswith(b"HTTP/1.1 200")
