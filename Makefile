@@ -70,7 +70,7 @@ $(VENV)/.complete:
 	@scripts/venv.sh $(PYTHON) $(VENV) dev
 
 $(VENV_FULL)/.complete:
-	@scripts/venv.sh $(PYTHON) $(VENV_FULL) dev,inference
+	@scripts/venv.sh $(PYTHON) $(VENV_FULL) dev,inference,quality
 
 venv-path: ; @echo $(VENV)
 venv-full-path: ; @echo $(VENV_FULL)

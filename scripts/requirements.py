@@ -22,14 +22,12 @@ def digest(extras: list[str]) -> str:
     """Name a set of dependencies with their pins: another set, another environment."""
     wanted = "\n".join(requirements(extras))
     pins = (ROOT / "constraints.txt").read_text()
-    if "benchmarks" in extras:
-        pins += (ROOT / "benchmarks" / "constraints.txt").read_text()
     return hashlib.sha256(f"{wanted}\n{pins}".encode()).hexdigest()[:12]
 
 
 if __name__ == "__main__":
     first, *rest = sys.argv[1:]
     if first == "--digest":
-        print(digest((rest or ["dev,inference"])[0].split(",")))
+        print(digest((rest or ["dev,inference,quality"])[0].split(",")))
     else:
         print("\n".join(requirements(first.split(","))))

@@ -29,12 +29,10 @@ rm -rf "$folder"
 "$python" -m venv "$folder"
 requirements=$("$folder/bin/python" scripts/requirements.py "$extras")
 mapfile -t list <<<"$requirements"
-constraints=(--constraint constraints.txt)
-case $extras in *benchmarks*) constraints+=(--constraint benchmarks/constraints.txt) ;; esac
 started=$SECONDS
 "$folder/bin/pip" install --disable-pip-version-check --no-warn-script-location \
   --progress-bar "$([ -t 1 ] && echo on || echo off)" \
-  "${constraints[@]}" "${list[@]}" \
+  --constraint constraints.txt "${list[@]}" \
   | grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-110 \
   || { echo "pip could not install the dependencies; see above" >&2; exit 1; }
 touch "$folder/.complete"

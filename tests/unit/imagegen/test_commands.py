@@ -164,7 +164,7 @@ def test_the_command_line_itself_needs_nothing_heavy() -> None:
     program = """
 import sys
 import imagegen.cli
-heavy = {"torch", "numpy", "PIL", "httpx", "fastapi", "diffusers"} & set(sys.modules)
+heavy = {"torch", "numpy", "PIL", "httpx", "starlette", "diffusers"} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", program], check=True)
