@@ -28,6 +28,11 @@ Without it, classes of a few requests that happen to lie close together would we
 _EQUAL_WEIGHT: Final = 10
 """Degrees of freedom with which equal spreads of the arms stand beside what each arm shows."""
 
+_SPENT_ON_PASS: Final = 0.8
+"""Part of the allowed error that the line for Pass spends. The rest is kept for what the line takes
+for granted and requests do not keep to: known spreads, normal means, no bursts. The line for Fail
+spends all of its own, since a wrong Fail costs a rollout and a wrong Pass an incident."""
+
 _LARGEST_LOG: Final = 1e6
 """No time has a logarithm beyond it."""
 
@@ -119,7 +124,7 @@ def log_latency(
         fail_above=margin_fail,
         pass_below=margin_pass,
         alpha_fail=alpha_fail,
-        alpha_pass=alpha,
+        alpha_pass=_SPENT_ON_PASS * alpha,
         subject="ratio of times",
     )
 
