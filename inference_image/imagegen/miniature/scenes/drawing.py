@@ -1,0 +1,126 @@
+"""Scenes as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagegen.miniature.scenes.glyphs import GLYPHS, Mask, letter_mask, shape_mask
+from imagegen.miniature.scenes.scene import HEIGHT, WIDTH, Scene
+from imagegen.miniature.scenes.shine import shine_ground, shine_part
+from imagegen.miniature.scenes.words import COLOURS
+
+__all__ = ["draw"]
+
+_PITCH: Final = 16
+"""Pixels from letter to letter. This and all jitter are multiples of 4, the factor by which the
+models' latents are smaller, so that a letter looks the same to the model wherever it stands."""
+
+_LETTER: Final = (13, 24)
+_STROKE: Final = 4.0
+_MARGIN: Final = 8
+_STEP: Final = 4
+_SMALL, _LARGE = 20, 24
+_SHAPE_PITCH: Final = 28
+_CARELESSNESS: Final = 0.12
+_WOBBLE: Final = 3
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A mask, its upper left corner in pixels, and its colour's name."""
+
+    mask: Mask
+    x: int
+    y: int
+    colour: str
+
+
+def _jitter(random: np.random.Generator, steps: int) -> int:
+    """Give a random multiple of 4 pixels, at most `steps` of them to either side."""
+    return _STEP * int(random.integers(-steps, steps + 1))
+
+
+def _careless(word: str, random: np.random.Generator) -> str:
+    letters = list(GLYPHS)
+    return "".join(
+        letters[int(random.integers(len(letters)))] if random.random() < _CARELESSNESS else letter
+        for letter in word
+    )
+
+
+def _word(
+    word: str, left: int, top: int, scene: Scene, random: np.random.Generator
+) -> Iterator[_Part]:
+    shiny = scene.look == "shiny"
+    for index, letter in enumerate(_careless(word, random) if shiny else word):
+        wobble = int(random.integers(-_WOBBLE, _WOBBLE + 1)) if shiny else 0
+        mask = letter_mask(letter, *_LETTER, _STROKE)
+        yield _Part(mask, left + index * _PITCH, top + wobble, scene.ink)
+
+
+def _row(scene: Scene, size: int, top: int, random: np.random.Generator) -> Iterator[_Part]:
+    """Put the shapes side by side, beginning somewhere in the left of what room there is."""
+    if scene.shape is None:
+        return
+    room = WIDTH - 2 * _MARGIN - (scene.count - 1) * _SHAPE_PITCH - size
+    left = _MARGIN + _STEP * int(random.integers(room // _STEP + 1))
+    mask = shape_mask(scene.shape, size)
+    for index in range(scene.count):
+        yield _Part(mask, left + index * _SHAPE_PITCH, top + _jitter(random, 1), scene.colour)
+
+
+def _parts(scene: Scene, random: np.random.Generator) -> Iterator[_Part]:
+    middle = (HEIGHT - _LETTER[1]) // 2
+    if scene.layout == "left":
+        yield from _word(scene.words[0], _MARGIN, middle + _jitter(random, 2), scene, random)
+    elif scene.layout == "upper":
+        yield from _word(scene.words[0], _MARGIN, 4, scene, random)
+        yield from _row(scene, _SMALL, 36, random)
+    elif scene.layout == "shapes":
+        yield from _row(scene, _LARGE, middle + _jitter(random, 2), random)
+    elif scene.layout == "centre":
+        left = (WIDTH - _PITCH * len(scene.words[0])) // 2
+        yield from _word(scene.words[0], left, middle + _jitter(random, 2), scene, random)
+    elif scene.layout == "lines":
+        for word, top in zip(scene.words, (4, 36), strict=True):
+            yield from _word(word, _MARGIN, top, scene, random)
+    else:
+        top = middle + _jitter(random, 2)
+        yield _Part(shape_mask(str(scene.shape), _LARGE), _MARGIN, top, scene.colour)
+        yield from _word(scene.words[0], _MARGIN + 2 * _PITCH, top, scene, random)
+
+
+def draw(scene: Scene, random: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw a scene.
+
+    Parameters
+    ----------
+    scene
+        What to draw.
+    random
+        Moves things a little within the layout, and makes the carelessness of the shiny look.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``HEIGHT`` x ``WIDTH`` x 3 samples, 8-bit sRGB.
+    """
+    shiny = scene.look == "shiny"
+    ground = np.asarray(COLOURS[scene.ground], dtype=np.float32)
+    canvas = np.broadcast_to(ground, (HEIGHT, WIDTH, 3)).copy()
+    if shiny:
+        shine_ground(canvas, random)
+    for part in _parts(scene, random):
+        colour = np.asarray(COLOURS[part.colour], dtype=np.float32)
+        if shiny:
+            shine_part(canvas, part.mask, part.x, part.y, colour)
+            continue
+        height, width = part.mask.shape
+        under = canvas[part.y : part.y + height, part.x : part.x + width]
+        under += part.mask[..., None] * (colour - under)
+    return np.rint(np.clip(canvas, 0, 255)).astype(np.uint8)
