@@ -307,6 +307,7 @@ def test_a_clock_ends_a_stage_where_the_next_one_begins() -> None:
         (torch.OutOfMemoryError("x"), True),
         (torch.AcceleratorError("CUDA error: out of memory"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte"), True),
+        (RuntimeError("std::bad_alloc"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
         (MemoryError(), True),
         (RuntimeError("shapes do not match"), False),

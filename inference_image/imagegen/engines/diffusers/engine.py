@@ -30,15 +30,16 @@ _DECODED_TOGETHER: Final = 1 << 20
 """Pixels; a batch with more in all is decoded picture by picture unless told otherwise: the device
 is busy with one, and decoding needs the most memory of all stages."""
 
+_NO_MEMORY: Final = ("out of memory", "can't allocate memory", "_alloc_failed", "bad_alloc")
+"""What drivers, torch's allocator of the CPU, CUDA's libraries and C++ say of it."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that the device's or the host's allocator had no memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "_alloc_failed" in text
-    )
+    return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
 
 
 class DiffusersEngine(Engine):
