@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen.contract import OomPhase
+from imagegen.errors import RequestRefusedError
 
 __all__ = [
     "Batch",
@@ -161,6 +162,10 @@ class Generated:
     images: Images
     stages: dict[str, float]
     steps: Sequence[float]
+    refused: Mapping[int, RequestRefusedError] = field(default_factory=dict)
+    """Why some were not made, by their place in the batch; what `images` holds there is nothing."""
+    shares: Sequence[float] = ()
+    """Each picture's part of the busy time, on any scale; left out, all parts are the same."""
 
 
 class Engine(ABC):
@@ -237,8 +242,11 @@ class Engine(ABC):
     def generate(self, batch: Batch, *, should_stop: Callable[[], bool]) -> Generated:
         """Make the pictures of a batch.
 
-        The same batch gives the same pictures on the same device and software; the same prompt and
-        seed in a batch of another size may differ by rounding.
+        The same batch gives the same pictures on the same device and software. A picture is given
+        by its prompt, seed and settings, the size of its batch and its place in it: in a batch of
+        another size it may differ by rounding; with some models also at another place of a batch of
+        the same size, because the last rows of a matrix are computed in another way. What its
+        neighbours show makes no difference, but for a cache that decides for a whole batch.
 
         Parameters
         ----------
@@ -254,8 +262,8 @@ class Engine(ABC):
         GenerationCancelledError
             If `should_stop` said so.
         RequestRefusedError
-            If the pictures cannot be made for a reason that its text tells, such as a hosted API's
-            refusal of a prompt.
+            If none of the pictures can be made, for a reason that its text tells. What concerns
+            single pictures, such as a hosted API's refusal of a prompt, is told in `refused`.
         EngineBrokenError
             If the device needs a new process.
         """

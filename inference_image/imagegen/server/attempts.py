@@ -87,9 +87,8 @@ class Attempts:
     """Makes the pictures of batches and notes on each job what became of it.
 
     A batch that does not fit is split in halves; so is one of several requests that fails, unless
-    it is known that none of them is to blame: one that cannot be served harms no other. A single
-    picture that does not fit is tried once more with its decoding in tiles, if it was the decoding
-    that did not.
+    the engine says why: one that cannot be served harms no other. A single picture that does not
+    fit is tried once more with its decoding in tiles, if it was the decoding that did not.
 
     Parameters
     ----------
@@ -169,6 +168,7 @@ class Attempts:
     def _attempt(self, part: _Part) -> _Trouble | None:
         """Call the engine once; share what it took among the jobs."""
         batch = part.batch()
+        made: Generated | None = None
         trouble: _Trouble | None = None
         self._beat()
         began, busy_before = time.perf_counter(), self._engine.busy_clock()
@@ -182,8 +182,7 @@ class Attempts:
         except DeviceMemoryError as error:
             trouble = _Trouble(phase=error.phase)
         except RequestRefusedError as error:
-            blames = error.outcome is Outcome.INVALID
-            trouble = _Trouble(refusal=_without_frames(error), may_be_of_one=blames)
+            trouble = _Trouble(refusal=_without_frames(error))
         except Exception:  # noqa: BLE001 - it becomes the answer of the request that is to blame
             _LOG.exception("generation failed: %s", part)
             trouble = _Trouble(refusal=_internal_error(), may_be_of_one=True)
@@ -191,9 +190,9 @@ class Attempts:
             self._finish(part, batch, made, time.perf_counter() - began)
         finally:
             seconds = self._engine.busy_clock() - busy_before
-            for slot in part.slots:
-                reason = None if trouble is None else trouble.reason
-                slot.owner.work.took(seconds / len(part.slots), wasted=reason)
+            reason = None if trouble is None else trouble.reason
+            for slot, share in zip(part.slots, _shares(part, made), strict=True):
+                slot.owner.work.took(seconds * share, wasted=reason)
         return trouble
 
     def _finish(self, part: _Part, batch: Batch, made: Generated, seconds: float) -> None:
@@ -202,11 +201,15 @@ class Attempts:
             self._limits.tiles_helped(batch.settings)
         else:
             self._limits.fitted(batch.settings, len(batch))
-        self._admission.learn(batch.settings, len(batch), seconds, made.stages)
+        if not made.refused:  # which may have taken no time
+            self._admission.learn(batch.settings, len(batch), seconds, made.stages)
         self._metrics.made_batch(len(batch), made.stages, made.steps)
         degraded = ("tiled",) if part.tiled else ()
         for place, slot in enumerate(part.slots):
-            slot.owner.made[slot.index] = Made(made.images[place], len(batch), place, degraded)
+            if place in made.refused:
+                slot.owner.failure = slot.owner.failure or _without_frames(made.refused[place])
+            else:
+                slot.owner.made[slot.index] = Made(made.images[place], len(batch), place, degraded)
 
     def _after(self, part: _Part, trouble: _Trouble) -> list[_Part]:
         """Decide what to try next; nothing when the part is given up."""
@@ -249,6 +252,14 @@ class Attempts:
         for job in part.jobs:
             if job.failure is None and len(job.made) < job.count:
                 job.failure = refusal
+
+
+def _shares(part: _Part, made: Generated | None) -> list[float]:
+    """Give the parts of the busy time that the pictures asked for bear; together they are 1."""
+    count = len(part.slots)
+    shares = list(made.shares)[:count] if made is not None else []
+    total = sum(shares)
+    return [share / total for share in shares] if total else [1 / count] * count
 
 
 def _is_oom(refusal: RequestRefusedError | None) -> bool:

@@ -65,6 +65,10 @@ def _generate(engine: Engine, batch: Batch, metrics: ServerMetrics, costs: CostM
         raise StartupError(
             StartupFailureCode.WARMUP_FAILED, f"generating {what} failed: {error}"
         ) from error
+    for refusal in made.refused.values():
+        raise StartupError(
+            StartupFailureCode.WARMUP_FAILED, f"generating {what} failed: {refusal.message}"
+        )
     costs.observe(settings, len(batch), time.perf_counter() - began, made.stages)
     expected = Expected(settings.width, settings.height, frozenset({"non_finite"}))
     failures = {check_picture(picture, expected) for picture in made.images} - {None}

@@ -11,14 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from imagegen.engines.base import Images
+from imagegen.engines.base import Batch, GenerationSettings, Images
 from imagegen.engines.hosted.engine import HostedEngine
 from imagegen.engines.hosted.settings import HostedSettings
 from imagegen.errors import RequestRefusedError
-from tests.unit.imagegen.engines import make
+from tests.unit.imagegen.engines import make, never
 from tests.unit.imagegen.scripted import Reply
 
 SIDE = 32
@@ -65,6 +64,6 @@ def one_picture(one: HostedEngine) -> Images:
 
 
 def refused(one: HostedEngine) -> RequestRefusedError:
-    with pytest.raises(RequestRefusedError) as caught:
-        one_picture(one)
-    return caught.value
+    batch = Batch(("a fox",), (7,), GenerationSettings(SIDE, SIDE, 2, 4.0))
+    (refusal,) = one.generate(batch, should_stop=never).refused.values()
+    return refusal

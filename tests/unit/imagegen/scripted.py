@@ -31,29 +31,35 @@ class Seen:
     fields: dict[str, Any]
 
 
+Replies = Reply | Callable[[dict[str, Any]], Reply]
+"""What is answered, or what tells it for a request's fields."""
+
+
 @dataclass
 class Scripted:
     """The running server: gives `replies` in turn, the last one for ever."""
 
     url: str
-    replies: list[Reply]
+    replies: list[Replies]
     seen: list[Seen] = field(default_factory=list)
 
 
 @contextmanager
-def scripted(*replies: Reply, tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
+def scripted(*replies: Replies, tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
-                script.seen.append(Seen(self.path, dict(self.headers), json.loads(body)))
+                script.seen.append(Seen(self.path, dict(self.headers), fields))
                 reply = script.replies[0]
                 if len(script.replies) > 1:
                     script.replies.pop(0)
+            if not isinstance(reply, Reply):
+                reply = reply(fields)
             reply.before()
             self.send_response(reply.status)
             for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():

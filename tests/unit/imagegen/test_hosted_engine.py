@@ -5,6 +5,9 @@ import io
 import json
 import logging
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,13 @@ import pytest
 from PIL import Image
 
 from imagegen import contract
-from imagegen.contract import Outcome
+from imagegen.contract import Outcome, StartupFailureCode
 from imagegen.engines.base import Batch, GenerationSettings
 from imagegen.engines.hosted import upstream
 from imagegen.engines.hosted.settings import FIELDS, HostedSettings
 from imagegen.engines.settings import SyntheticSettings
 from imagegen.engines.synthetic.drawing import draw
-from imagegen.errors import GenerationCancelledError, RequestRefusedError
+from imagegen.errors import GenerationCancelledError, StartupError
 from tests.unit.imagegen.conftest import (
     PATIENCE_SECONDS,
     free_port,
@@ -287,11 +290,75 @@ def test_the_pictures_of_a_batch_are_made_at_the_same_time() -> None:
     assert images.shape == (4, SIDE, SIDE, 3)
 
 
-def test_a_picture_that_cannot_be_made_ends_its_batch() -> None:
-    with scripted(good(), error(400), good()) as api, engine(api.url) as one:
-        with pytest.raises(RequestRefusedError):
-            make(one, ["a fox"] * 3, [1, 2, 3], width=SIDE, height=SIDE)
-        assert one_picture(one).shape == (1, SIDE, SIDE, 3)
+def with_a_bad_word_refused(fields: dict[str, Any]) -> Reply:
+    return error(400, "no") if fields["prompt"] == "a bad word" else good()
+
+
+def test_a_picture_that_is_refused_ends_and_costs_no_other() -> None:
+    batch = Batch(("a fox", "a bad word", "a hen"), (1, 2, 3), GenerationSettings(SIDE, SIDE, 1, 0))
+    with scripted(with_a_bad_word_refused) as api, engine(api.url) as one:
+        made = one.generate(batch, should_stop=never)
+        assert one.busy_clock() == pytest.approx(2 * PAID_SECONDS)
+        alone = one_picture(one)
+
+    assert {place: one.code for place, one in made.refused.items()} == {1: "upstream_refused"}
+    assert list(made.shares) == [1, 0, 1]
+    for place in (0, 2):
+        assert np.array_equal(made.images[place], alone[0])
+    assert len(api.seen) == 4
+
+
+def test_requests_that_run_together_pay_for_their_own_pictures_and_once(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def held(_fields: dict[str, Any]) -> Reply:
+        return good(before=lambda: go_on.wait(PATIENCE_SECONDS))
+
+    # The warm-up, a request that keeps the server busy, and four that run together after it.
+    with scripted(good(), held, with_a_bad_word_refused) as api:
+        hosted = HostedSettings(
+            base_url=api.url,
+            model="big-model",
+            allowed_hosts=("127.0.0.1",),
+            price_per_image=0.08,
+            price_per_hour=4.0,
+        )
+        settings = settings_for(tmp_path, engine=hosted)
+        with running(settings) as front, ThreadPoolExecutor() as pool:
+            first = pool.submit(front.generate)
+            wait_until(lambda: len(api.seen) == 2)
+            prompts = ["a fox", "a bad word", "a hen", "a dog"]
+            answers = [pool.submit(front.generate, prompt=prompt) for prompt in prompts]
+            wait_until(lambda: front.server.state.admission.depth() == 4)
+            go_on.set()
+
+            assert first.result().status_code == 200
+            assert [answer.result().status_code for answer in answers] == [200, 400, 200, 200]
+            assert answers[1].result().json()["error"]["code"] == "upstream_refused"
+            assert len(api.seen) == 6
+            assert front.value(f"{contract.BATCH_SIZE}_count") == 2
+            assert front.value(contract.BATCH_SPLITS_TOTAL) == 0
+            assert front.value(contract.GPU_WASTED_SECONDS_TOTAL) == 0
+            shares = front.value(contract.REQUEST_GPU_SECONDS_SUM)
+            assert shares == pytest.approx(4 * PAID_SECONDS)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_warm_up_that_is_refused_is_told(tmp_path: Path) -> None:
+    with scripted(error(401)) as api:
+        hosted = HostedSettings(api.url, model="big-model", allowed_hosts=("127.0.0.1",))
+        with running(settings_for(tmp_path, engine=hosted)) as front:
+            failure = front.outcome[0]
+
+    assert isinstance(failure, StartupError)
+    assert failure.code is StartupFailureCode.WARMUP_FAILED
+    assert "does not accept the key" in failure.message
 
 
 def test_a_call_is_given_up_while_the_api_works_and_the_next_is_right() -> None:

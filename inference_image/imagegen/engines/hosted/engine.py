@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagegen.contract import OomPhase, StartupFailureCode
-from imagegen.engines.base import Batch, Engine, Generated, Images
+from imagegen.engines.base import Batch, Engine, Generated
 from imagegen.engines.hosted.settings import HOUR_SECONDS, HostedSettings, read_key
 from imagegen.engines.hosted.upstream import Upstream
-from imagegen.errors import GenerationCancelledError, StartupError
+from imagegen.errors import GenerationCancelledError, RequestRefusedError, StartupError
 
 __all__ = ["HostedEngine"]
 
@@ -47,7 +49,7 @@ class HostedEngine(Engine):
         try:
             if settings.key_file is not None:
                 read_key(settings.key_file)
-            self._upstream = Upstream(settings, self._paid)
+            self._upstream = Upstream(settings)
         except (ValueError, OSError) as error:  # the key, or the certificates to trust
             mistakes.append(str(error))
         if mistakes:
@@ -69,41 +71,50 @@ class HostedEngine(Engine):
         """
         return self._busy_seconds
 
-    def _paid(self) -> None:
-        price = self._settings.price_per_image / self._settings.price_per_hour
-        self._busy_seconds += price * HOUR_SECONDS
-
     def generate(self, batch: Batch, *, should_stop: Callable[[], bool]) -> Generated:
         """Have the pictures of a batch made; see the interface."""
-        began = time.perf_counter()
-        images = self._loop.run_until_complete(self._all(batch, should_stop))
-        return Generated(images, {OomPhase.DENOISE: time.perf_counter() - began}, ())
+        return self._loop.run_until_complete(self._all(batch, should_stop))
 
-    async def _all(self, batch: Batch, should_stop: Callable[[], bool]) -> Images:
+    async def _all(self, batch: Batch, should_stop: Callable[[], bool]) -> Generated:
+        began = time.perf_counter()
         settings = batch.settings
+        paid = np.zeros(len(batch))
         calls = [
             asyncio.ensure_future(
                 self._upstream.picture(
-                    self._fields(batch, index), width=settings.width, height=settings.height
+                    self._fields(batch, index),
+                    width=settings.width,
+                    height=settings.height,
+                    paid=partial(self._pay, paid, index),
                 )
             )
             for index in range(len(batch))
         ]
         try:
-            open_calls = set(calls)
-            while open_calls:
-                done, open_calls = await asyncio.wait(
-                    open_calls, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_EXCEPTION
-                )
-                for call in done:
-                    call.result()
-                if open_calls and should_stop():
+            while (await asyncio.wait(calls, timeout=_LOOK_SECONDS))[1]:
+                if should_stop():
                     raise GenerationCancelledError("given up while the hosted API was at work")
         finally:
             for call in calls:
                 call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-        return np.stack([call.result() for call in calls])
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        images = np.zeros((len(batch), settings.height, settings.width, 3), dtype=np.float32)
+        refused = {}
+        for index, result in enumerate(results):
+            if isinstance(result, RequestRefusedError):
+                refused[index] = result
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                images[index] = result
+        stages: dict[str, float] = {OomPhase.DENOISE: time.perf_counter() - began}
+        return Generated(images, stages, (), refused, paid.tolist())
+
+    def _pay(self, paid: NDArray[np.float64], index: int) -> None:
+        """Note that a picture is, or may be, on the bill."""
+        paid[index] += 1
+        price = self._settings.price_per_image / self._settings.price_per_hour
+        self._busy_seconds += price * HOUR_SECONDS
 
     def _fields(self, batch: Batch, index: int) -> dict[str, Any]:
         settings = batch.settings

@@ -67,13 +67,10 @@ class Upstream:
     ----------
     settings
         Where it is.
-    paid
-        Called for every picture that is, or may be, on the bill.
     """
 
-    def __init__(self, settings: HostedSettings, paid: Callable[[], None]) -> None:
+    def __init__(self, settings: HostedSettings) -> None:
         self._settings = settings
-        self._paid = paid
         self._client: httpx.AsyncClient | None = None
         self._trusted = (
             httpx.create_ssl_context(trust_env=False)
@@ -86,15 +83,26 @@ class Upstream:
         if self._client is not None:
             await self._client.aclose()
 
-    async def picture(self, fields: dict[str, Any], *, width: int, height: int) -> Picture:
+    async def picture(
+        self, fields: dict[str, Any], *, width: int, height: int, paid: Callable[[], None]
+    ) -> Picture:
         """Have one picture made.
+
+        Parameters
+        ----------
+        fields
+            Of the call's body.
+        width, height
+            What the picture must have, in pixels.
+        paid
+            Called when the picture is, or may be, on the bill.
 
         Raises
         ------
         RequestRefusedError
             If there is none.
         """
-        picture = _read(await self._send(fields))
+        picture = _read(await self._send(fields, paid))
         if picture.shape[:2] != (height, width):
             rows, columns = picture.shape[:2]
             raise _failed(
@@ -111,22 +119,22 @@ class Upstream:
         except ValueError as error:
             raise _failed("upstream_key", str(error)) from error
 
-    async def _send(self, fields: dict[str, Any]) -> bytes:
+    async def _send(self, fields: dict[str, Any], paid: Callable[[], None]) -> bytes:
         """Send a call, and again if that is safe; give the body of a successful answer."""
         for attempt in range(_RETRIES):
             try:
-                return await self._send_once(fields)
+                return await self._send_once(fields, paid)
             except _TryAgainError as again:
                 wait = _FIRST_WAIT_SECONDS * 2**attempt if again.wait is None else again.wait
                 if wait > _LONGEST_WAIT_SECONDS:
                     raise again.refusal from None
             await asyncio.sleep(wait)
         try:
-            return await self._send_once(fields)
+            return await self._send_once(fields, paid)
         except _TryAgainError as again:
             raise again.refusal from None
 
-    async def _send_once(self, fields: dict[str, Any]) -> bytes:
+    async def _send_once(self, fields: dict[str, Any], paid: Callable[[], None]) -> bytes:
         if self._client is None:  # made here, for it belongs to the running loop
             self._client = httpx.AsyncClient(
                 verify=self._trusted,
@@ -138,7 +146,7 @@ class Upstream:
         request = self._client.build_request("POST", url, json=fields, headers=self._key())
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                return await self._exchange(self._client, request)
+                return await self._exchange(self._client, request, paid)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise _TryAgainError(
                 _failed(
@@ -147,7 +155,7 @@ class Upstream:
                 None,
             ) from error
         except (TimeoutError, httpx.TimeoutException) as error:
-            self._paid()  # nobody knows: the picture may have been made
+            paid()  # nobody knows: the picture may have been made
             raise _refusal(
                 Outcome.TIMEOUT,
                 504,
@@ -155,13 +163,15 @@ class Upstream:
                 f"the hosted API did not answer within {self._settings.timeout_seconds:g} s",
             ) from error
         except httpx.HTTPError as error:
-            self._paid()
+            paid()
             raise _failed("upstream_broken", "the hosted API broke off its answer") from error
         except asyncio.CancelledError:
-            self._paid()
+            paid()
             raise
 
-    async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request) -> bytes:
+    async def _exchange(
+        self, client: httpx.AsyncClient, request: httpx.Request, paid: Callable[[], None]
+    ) -> bytes:
         response = await client.send(request, stream=True)
         try:
             body = bytearray()
@@ -173,7 +183,7 @@ class Upstream:
             await response.aclose()
         if response.status_code != _OK:
             raise _meaning(response, bytes(body))
-        self._paid()
+        paid()
         if len(body) > _MOST_BODY_BYTES:
             raise _failed("upstream_garbage", "the hosted API's answer is far too large")
         return bytes(body)
