@@ -161,26 +161,6 @@ def test_what_is_not_there_is_told_in_the_form_of_errors(
     assert ("Allow" in answer.headers) == (status == 405)
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Content-Type": "text/plain"},
-        {"Content-Type": ""},
-        {"Content-Type": "application/json; charset=utf-16"},
-        {"Content-Encoding": "gzip"},
-    ],
-)
-def test_a_body_that_does_not_claim_to_be_plain_json_is_refused(
-    small: Running, headers: dict[str, str]
-) -> None:
-    before = small.value(contract.REQUESTS_TOTAL, outcome="invalid", code="415")
-    answer = small.post(b'{"prompt": "a kite"}', **headers)
-
-    assert answer.status_code == 415
-    assert answer.json()["error"]["code"] == "unsupported_media_type"
-    assert small.value(contract.REQUESTS_TOTAL, outcome="invalid", code="415") == before + 1
-
-
 @pytest.mark.parametrize(("headers", "status"), [({}, 200), ({"Origin": "http://elsewhere"}, 415)])
 def test_a_body_without_a_type_is_taken_from_tools_and_not_from_pages(
     small: Running, headers: dict[str, str], status: int
