@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -23,6 +21,7 @@ from imagegen.errors import RequestRefusedError
 from imagegen.server.body import EarlyAnswers
 from imagegen.server.generation import generate
 from imagegen.server.openapi import document
+from imagegen.server.scrapes import metrics_route
 from imagegen.server.state import ServerState
 
 __all__ = ["build_app"]
@@ -147,11 +146,6 @@ def _about_the_server(state: ServerState) -> list[Route]:
     async def ready(_request: Request) -> Response:
         return _health("ready", state.ready)
 
-    async def metrics(_request: Request) -> Response:
-        # In a thread: the metrics port does not depend on this one, and this one does not wait.
-        text = await asyncio.to_thread(generate_latest, state.metrics.registry)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
     async def openapi(_request: Request) -> Response:
         return JSONResponse(document(state.settings, state.current_rules))
 
@@ -159,7 +153,7 @@ def _about_the_server(state: ServerState) -> list[Route]:
         _get("/v2", server),
         _get(contract.LIVE_PATH, live),
         _get(contract.READY_PATH, ready),
-        _get(contract.METRICS_PATH, metrics),
+        metrics_route(state.metrics.registry),
         _get("/openapi.json", openapi),
     ]
 

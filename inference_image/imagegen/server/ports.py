@@ -8,12 +8,13 @@ import threading
 from collections.abc import Iterator
 
 import uvicorn
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
 from imagegen.contract import StartupFailureCode
 from imagegen.errors import StartupError
 from imagegen.server.connections import BoundedProtocol
+from imagegen.server.scrapes import metrics_route
 
 __all__ = ["http_port", "metrics_port"]
 
@@ -22,48 +23,47 @@ _CLOSING_SECONDS = 2
 
 @contextlib.contextmanager
 def metrics_port(host: str, port: int, registry: CollectorRegistry) -> Iterator[None]:
-    """Serve metrics in threads of their own.
+    """Give metrics, apart from all other requests: whatever keeps those waiting can be seen here.
 
     Raises
     ------
     StartupError
         With code ``PortUnavailable``.
     """
-    try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise _unavailable("--metrics-port", port, error) from error
-    try:
+    app = Starlette(routes=[metrics_route(registry)])
+    with _answering(app, _listen("--metrics-port", host, port), "metrics"):
         yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextlib.contextmanager
 def http_port(host: str, port: int, app: Starlette) -> Iterator[None]:
-    """Answer HTTP in a thread of its own: the main thread keeps the signals.
+    """Answer HTTP.
 
     Raises
     ------
     StartupError
         With code ``PortUnavailable``.
     """
-    listener = _listen(host, port)
+    with _answering(app, _listen("--port", host, port), "http"):
+        yield
+
+
+@contextlib.contextmanager
+def _answering(app: Starlette, listener: socket.socket, name: str) -> Iterator[None]:
+    """Run a server in a thread of its own: the main thread keeps the signals."""
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             access_log=False,
+            http=BoundedProtocol,
             log_config=None,
             lifespan="off",
-            http=BoundedProtocol,
             server_header=False,
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
     )
     thread = threading.Thread(
-        target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
+        target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True
     )
     thread.start()
     try:
@@ -75,7 +75,7 @@ def http_port(host: str, port: int, app: Starlette) -> Iterator[None]:
         listener.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(option: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Only of a socket that says it is TCP does asyncio know not to hold back the end of an answer
     # until the client has confirmed its beginning, 40 ms later.
@@ -85,11 +85,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise _unavailable("--port", port, error) from error
+        raise StartupError(
+            StartupFailureCode.PORT_UNAVAILABLE, f"{option} {port} cannot be used: {error.strerror}"
+        ) from error
     return listener
-
-
-def _unavailable(option: str, port: int, error: OSError) -> StartupError:
-    return StartupError(
-        StartupFailureCode.PORT_UNAVAILABLE, f"{option} {port} cannot be used: {error.strerror}"
-    )

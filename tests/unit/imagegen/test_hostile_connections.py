@@ -134,11 +134,14 @@ def one_answer(line: socket.socket) -> bytes:
 
 
 # -- heads that never end --------------------------------------------------------------------------
+@pytest.mark.parametrize("port", ["port", "metrics_port"])
 def test_a_connection_that_says_nothing_is_closed(
-    connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+    target: Running, monkeypatch: pytest.MonkeyPatch, port: str
 ) -> None:
     monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.1)
-    assert rest_of(connect()) == b""
+    address = ("127.0.0.1", getattr(target.settings, port))
+    with socket.create_connection(address, PATIENCE_SECONDS) as line:
+        assert rest_of(line) == b""
 
 
 @pytest.mark.parametrize("answered", [False, True])

@@ -175,15 +175,20 @@ def test_a_body_without_a_type_is_taken_from_tools_and_not_from_pages(
     assert small.http.send(request).status_code == status
 
 
-def test_metrics_are_on_both_ports(small: Running) -> None:
-    elsewhere = small.http.get(f"http://127.0.0.1:{small.settings.metrics_port}/metrics").text
-    here = small.http.get(contract.METRICS_PATH)
+@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
+def test_metrics_are_on_both_ports_in_the_format_asked_for(small: Running, kind: str) -> None:
+    elsewhere = f"http://127.0.0.1:{small.settings.metrics_port}"
+    told = [
+        small.http.get(where + contract.METRICS_PATH, headers={"Accept": kind})
+        for where in ("", elsewhere)
+    ]
 
     def names(text: str) -> set[str]:
         return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 
-    assert names(here.text) == names(elsewhere)
-    assert here.headers["Content-Type"].startswith("text/plain")
+    assert names(told[0].text) == names(told[1].text)
+    assert len(names(told[0].text)) > 20
+    assert all(answer.headers["Content-Type"].startswith(kind) for answer in told)
 
 
 async def test_the_end_of_an_answer_does_not_wait_until_its_beginning_is_confirmed() -> None:
@@ -194,7 +199,7 @@ async def test_the_end_of_an_answer_does_not_wait_until_its_beginning_is_confirm
         undelayed.set_result(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         writer.close()
 
-    with _listen("127.0.0.1", free_port()) as listener:
+    with _listen("--port", "127.0.0.1", free_port()) as listener:
         async with await asyncio.start_server(accepted, sock=listener):
             _, writer = await asyncio.open_connection(*listener.getsockname())
             assert await undelayed != 0
