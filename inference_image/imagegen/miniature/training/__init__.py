@@ -1,0 +1,1 @@
+"""Trains small pipelines from nothing: a VAE, a text encoder and a denoiser."""
