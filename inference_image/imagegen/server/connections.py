@@ -1,7 +1,7 @@
-"""Connections that do not say what they want, within bounds.
+"""Connections that bring no request or take no answer, within bounds.
 
 uvicorn bounds how large the head of a request may be, and how long a connection may be idle between
-requests; not how long a head may be on its way, nor how many connections there are.
+requests; not how long a head is on its way, nor an answer, nor how many connections there are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 __all__ = ["BoundedProtocol"]
 
 _HEAD_SECONDS = 10.0
+_ANSWER_SECONDS = 300.0
 _MOST_CONNECTIONS = 512
 """Far more than requests may wait, and fewer than the files that a process may open."""
 
@@ -24,7 +25,8 @@ class BoundedProtocol(H11Protocol):
     """HTTP/1.1 on one connection; hangs up on who does not come to the point.
 
     Within 10 s of being opened, or of the last answer, a connection has to bring the whole head of
-    a request. When there are too many, the one that has been due to longest makes room.
+    a request; within 300 s it has to take an answer. When there are too many connections, the one
+    that has owed a head the longest makes room.
     """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
@@ -36,17 +38,22 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self._await_head()
         if len(self.connections) > _MOST_CONNECTIONS:
-            self._make_room()
+            ours = [one for one in self.connections if isinstance(one, BoundedProtocol)]
+            min(ours, key=lambda one: one.head_due_at).make_room()
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, and see whether it completes a head."""
         super().data_received(data)
-        self._await_head()
+        if not self._is_sending:
+            self._await_head()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request, unless it is there already."""
+        """Begin to wait until the answer is taken, and for the next request."""
         super().on_response_complete()
-        self._await_head()
+        if self._is_sending:
+            self._hang_up_in(_ANSWER_SECONDS)
+        else:
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -54,27 +61,31 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     @property
-    def due_at(self) -> float:
-        """When the head of a request has to be there; infinite while there is a request."""
-        return math.inf if self._due is None else self._due.when()
+    def head_due_at(self) -> float:
+        """When the head of a request has to be there; infinite while none is owed."""
+        return math.inf if self._due is None or self._is_sending else self._due.when()
 
-    def hang_up(self) -> None:
-        """Close the connection, unless there is a request."""
-        if self._due is not None:
+    def make_room(self) -> None:
+        """Close the connection, if it owes a head."""
+        if self.head_due_at < math.inf:
             self._stop_waiting()
             self.transport.abort()
+
+    @property
+    def _is_sending(self) -> bool:
+        return self.transport.get_write_buffer_size() > 0
 
     def _await_head(self) -> None:
         if self.conn.their_state is not h11.IDLE:
             self._stop_waiting()
         elif self._due is None:
-            self._due = self.loop.call_later(_HEAD_SECONDS, self.hang_up)
+            self._hang_up_in(_HEAD_SECONDS)
+
+    def _hang_up_in(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._due = self.loop.call_later(seconds, self.transport.abort)
 
     def _stop_waiting(self) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None
-
-    def _make_room(self) -> None:
-        ours = [one for one in self.connections if isinstance(one, BoundedProtocol)]
-        min(ours, key=lambda one: one.due_at).hang_up()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -203,3 +205,48 @@ def test_many_connections_without_a_request_do_not_keep_others_out(
     assert [rest_of(line) for line in lines[:80]] == [b""] * 80
     lines[-1].sendall(b"/v1/models HTTP/1.1\r\nHost: kites\r\n\r\n")
     assert one_answer(lines[-1]).startswith(b"HTTP/1.1 200")
+
+
+# -- answers that nobody takes ---------------------------------------------------------------------
+def open_sockets() -> int:
+    """Count those of this process, which the server is a part of."""
+    links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+    return sum("socket:" in link for link in links)
+
+
+ASK = b"GET /openapi.json HTTP/1.1\r\nHost: kites\r\n"
+MANY = 2000
+"""Answers of which the kernel holds not all, for a client that does not read."""
+
+
+@pytest.fixture
+def narrow(target: Running) -> Iterator[socket.socket]:
+    """A connection with little room for what is sent to it."""
+    with socket.socket() as line:
+        line.settimeout(PATIENCE_SECONDS)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        line.connect(("127.0.0.1", target.settings.port))
+        yield line
+
+
+def test_answers_that_nobody_takes_are_thrown_away(
+    narrow: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_ANSWER_SECONDS", 0.2)
+    before = open_sockets()
+    narrow.sendall((ASK + b"\r\n") * MANY)
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while open_sockets() >= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_answers_may_be_taken_slowly(
+    narrow: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.1)
+    narrow.sendall((ASK + b"\r\n") * (MANY - 1) + ASK + b"Connection: close\r\n\r\n")
+    time.sleep(0.3)  # a client that is busy with something else
+
+    assert rest_of(narrow).count(b"HTTP/1.1 200") == MANY
