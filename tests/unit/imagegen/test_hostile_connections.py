@@ -215,7 +215,7 @@ def open_sockets() -> int:
 
 
 ASK = b"GET /openapi.json HTTP/1.1\r\nHost: kites\r\n"
-MANY = 2000
+MANY = 1000
 """Answers of which the kernel holds not all, for a client that does not read."""
 
 
