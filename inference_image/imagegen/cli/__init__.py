@@ -1,4 +1,4 @@
-"""The command line: ``imagegen serve``, ``probe``, ``digest`` and ``make-tiny``.
+"""The command line: ``imagegen serve``, ``probe``, ``digest``, ``make-tiny`` and ``miniature``.
 
 What a command needs is imported when it runs, so that the probe starts without torch.
 """
@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from imagegen.cli import digest, probe, serve, tiny
+from imagegen.cli import digest, miniature, probe, serve, tiny
 
 __all__ = ["main"]
 
@@ -19,7 +19,7 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="imagegen", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (serve, probe, digest, tiny):
+    for command in (serve, probe, digest, tiny, miniature):
         command.add(commands)
     return parser
 
@@ -41,4 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return probe.run(arguments)
     if arguments.command == "digest":
         return digest.run(arguments)
+    if arguments.command == "miniature":
+        return miniature.run(arguments)
     return tiny.run(arguments)

@@ -1,0 +1,202 @@
+"""``imagegen miniature``: the small models that are trained here, and what they are worth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagegen import contract
+from imagegen.cli.values import Commands, finite, positive
+from imagegen.errors import StartupError
+
+if TYPE_CHECKING:
+    from imagegen.miniature.evaluation.generating import Model, Setting
+
+__all__ = ["add", "run"]
+
+_LAYOUTS = ("left", "upper", "shapes", "centre", "lines", "logo")
+_VARIED = ("steps", "guidance", "scheduler", "precision", "batch")
+_QUALITY = ("cv2", "matplotlib", "onnxruntime", "rapidocr")
+_PRECISIONS = ("Float32", "BFloat16", "Float16")
+
+
+def _some_of(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Make a type of option: some names, apart by commas."""
+
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(",") if name.strip() != "none")
+        unknown = sorted(set(names) - set(allowed))
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"{unknown[0]!r} is not one of {', '.join(allowed)}, none"
+            )
+        return names
+
+    return read
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
+def _add_cases(parser: argparse.ArgumentParser, *, count: int) -> None:
+    parser.add_argument("--split", choices=("heldout", "train"), default="heldout")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the choice of prompts")
+    parser.add_argument("--count", type=positive, default=count, help="how many prompts")
+    parser.add_argument(
+        "--layouts",
+        type=_some_of(_LAYOUTS),
+        metavar="NAME,...",
+        help=f"some of {', '.join(_LAYOUTS)}; default: the first three",
+    )
+
+
+def _add_setting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=positive, help="default: what suits the kind of model")
+    parser.add_argument("--guidance-scale", type=finite, metavar="X", help="same")
+    parser.add_argument("--scheduler", metavar="NAME", help="default: the model's own")
+    parser.add_argument("--precision", choices=_PRECISIONS, default="Float32")
+    parser.add_argument("--batch-size", type=positive, default=1)
+
+
+def add(commands: Commands) -> None:
+    """Add the command with its own commands."""
+    parser = commands.add_parser("miniature", help="make and measure the small trained models")
+    actions = parser.add_subparsers(dest="action", required=True)
+
+    prompts = actions.add_parser("prompts", help="print prompts and what must be seen, as JSON")
+    _add_cases(prompts, count=20)
+
+    sheet = actions.add_parser("sheet", help="make a contact sheet as PNG")
+    sheet.add_argument("--model", type=Path, metavar="DIR", help="without it, drawn controls")
+    sheet.add_argument("--out", type=Path, required=True, metavar="FILE")
+    sheet.add_argument("--columns", type=positive, default=4)
+    _add_cases(sheet, count=24)
+    _add_setting(sheet)
+
+    evaluate = actions.add_parser("evaluate", help="measure a model at many settings")
+    evaluate.add_argument("--model", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument("--out", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument(
+        "--vary",
+        type=_some_of(_VARIED),
+        default=_VARIED,
+        metavar="NAME,...",
+        help=f"some of {', '.join(_VARIED)}, or none; default: all",
+    )
+    evaluate.add_argument(
+        "--few", type=positive, default=24, metavar="N", help="prompts of each varied setting"
+    )
+    _add_cases(evaluate, count=200)
+    _add_setting(evaluate)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; give the exit code."""
+    actions = {"prompts": _prompts, "sheet": _sheet, "evaluate": _evaluate}
+    try:
+        return actions[arguments.action](arguments)
+    except StartupError as error:
+        print(f"imagegen miniature: {error}", file=sys.stderr)
+        return contract.ExitCode.STARTUP_FAILED
+    except ModuleNotFoundError as error:
+        if error.name not in _QUALITY:
+            raise
+        print(
+            f"imagegen miniature: {error.name} is not installed; the extra 'quality' brings it: "
+            "pip install 'modelrollout[inference,quality]'",
+            file=sys.stderr,
+        )
+        return contract.ExitCode.STARTUP_FAILED
+
+
+def _cases(arguments: argparse.Namespace) -> list[Any]:
+    from imagegen.miniature.evaluation.cases import make_cases  # noqa: PLC0415
+
+    return make_cases(
+        arguments.split, seed=arguments.seed, count=arguments.count, layouts=arguments.layouts
+    )
+
+
+def _prompts(arguments: argparse.Namespace) -> int:
+    from imagegen.miniature.evaluation.cases import as_record  # noqa: PLC0415
+
+    for case in _cases(arguments):
+        print(json.dumps(as_record(case)))
+    return 0
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Model, Setting]:
+    """Load the model and give the setting that the options ask for."""
+    from imagegen.miniature.evaluation.generating import Model  # noqa: PLC0415
+
+    model = Model(arguments.model)
+    wanted = {
+        "steps": arguments.steps,
+        "guidance_scale": arguments.guidance_scale,
+        "scheduler": arguments.scheduler,
+        "precision": arguments.precision,
+        "batch_size": arguments.batch_size,
+    }
+    setting = replace(
+        model.default, **{name: value for name, value in wanted.items() if value is not None}
+    )
+    model.check(setting)
+    return model, setting
+
+
+def _sheet(arguments: argparse.Namespace) -> int:
+    from imagegen.miniature.evaluation.evaluating import drawn  # noqa: PLC0415
+    from imagegen.miniature.evaluation.sheets import contact_sheet  # noqa: PLC0415
+
+    cases = _cases(arguments)
+    if arguments.model is None:
+        pictures = drawn(cases)
+    else:
+        model, setting = _load(arguments)
+        pictures = model.make(cases, setting).pictures
+    captions = [case.prompt for case in cases]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(pictures, captions, columns=arguments.columns).save(arguments.out)
+    print(f"{arguments.out}: {len(pictures)} pictures")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from imagegen.miniature.evaluation.evaluating import (  # noqa: PLC0415
+        DRAWN,
+        Plan,
+        control_results,
+        evaluate,
+    )
+    from imagegen.miniature.evaluation.grid import trials  # noqa: PLC0415
+    from imagegen.miniature.evaluation.plots import draw_plots  # noqa: PLC0415
+    from imagegen.miniature.evaluation.reading import Reader  # noqa: PLC0415
+    from imagegen.miniature.evaluation.report import all_results, markdown  # noqa: PLC0415
+
+    model, setting = _load(arguments)
+    reader = Reader()
+    plan = Plan(_cases(arguments), few=arguments.few, seed=arguments.seed)
+    control_results(arguments.out, plan, reader)
+    evaluate(
+        model,
+        trials=trials(setting, varied=arguments.vary, schedulers=model.schedulers),
+        plan=plan,
+        folder=arguments.out,
+        reader=reader,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    results = all_results(arguments.out)
+    (arguments.out / "README.md").write_text(markdown(results), encoding="utf-8")
+    draw_plots(results, arguments.out)
+    print(markdown({name: results[name] for name in (DRAWN, model.name)}))
+    print(f"{arguments.out}: tables and plots of {', '.join(results)}")
+    return 0
