@@ -54,8 +54,8 @@ def light_collections() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def prompt_shutdowns() -> Iterator[None]:
-    """Let servers of the standard library, such as those of metrics, notice at once that they are
-    shut down: they look twice a second, which makes up half of the life of a server in a test."""
+    """Let servers of the standard library notice at once that they are shut down: they look twice a
+    second, longer than many a test takes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socketserver.BaseServer.serve_forever, "__defaults__", (0.02,))
         yield

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -13,14 +15,21 @@ from imagegen import contract
 from tests.unit.imagegen.conftest import PATIENCE_SECONDS, Serving, free_port
 
 
-def test_sigterm_drains_a_real_process_in_spite_of_an_open_connection(serving: Serving) -> None:
-    with httpx.Client(
-        base_url=f"http://127.0.0.1:{serving.port}", timeout=PATIENCE_SECONDS
-    ) as http:
+def test_sigterm_drains_a_real_process(serving: Serving) -> None:
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{serving.port}", timeout=PATIENCE_SECONDS) as http,
+        ThreadPoolExecutor() as pool,
+    ):
         wait_until_ready(http, serving.process)
-        answer = http.post("/v1/images/generations", json={"prompt": "a kite", "n": 3})
-        assert answer.status_code == 200
+        body = {"prompt": "a kite", "n": 3, "num_inference_steps": 20}
+        accepted = pool.submit(http.post, "/v1/images/generations", json=body)
+        inflight = re.compile(rf"^{contract.INFLIGHT_REQUESTS}{{.*}} 1.0$", re.MULTILINE)
+        while not inflight.search(http.get(contract.METRICS_PATH).text):
+            assert not accepted.done()
         serving.process.send_signal(signal.SIGTERM)
+
+        assert len(accepted.result(PATIENCE_SECONDS).json()["data"]) == 3
+        # The client keeps its connections open, which delays nothing.
         assert serving.process.wait(PATIENCE_SECONDS) == contract.ExitCode.DRAINED
 
 

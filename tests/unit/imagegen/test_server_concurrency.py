@@ -22,7 +22,7 @@ from PIL import Image
 from imagegen import contract
 from imagegen.contract import BATCH_HEADER
 from imagegen.engines.base import Batch, Engine, GenerationSettings
-from imagegen.server.settings import ServeSettings
+from imagegen.server.settings import Defaults, ServeSettings
 from imagegen.server.watchdog import to_pixels
 from tests.unit.imagegen.conftest import (
     ARCHITECTURES,
@@ -39,9 +39,10 @@ Fields = dict[str, Any]
 Pixels = NDArray[np.uint8]
 Held = tuple[Running, Trouble]
 
+DEFAULTS = Defaults(steps=2, guidance_scale=5.0, width=32, height=16)
 SHAPES: list[Fields] = [
     {},
-    {"size": "48x32"},
+    {"size": "16x32"},
     {"num_inference_steps": 3},
 ]
 PROMPTS = ["a fox", "a tower at noon", "two blue boats", "the letter K"]
@@ -62,7 +63,9 @@ def held_server(model_folder: Callable[[str], Path]) -> Iterator[Callable[[str],
                 trouble.engine = engine
                 return engine  # type: ignore[no-any-return]
 
-            settings = settings_for(model_folder(architecture), queue_capacity=64)
+            settings = settings_for(
+                model_folder(architecture), defaults=DEFAULTS, queue_capacity=64
+            )
             return servers.enter_context(running(settings, loader)), trouble
 
         yield start
@@ -106,7 +109,7 @@ def alone(trouble: Trouble, fields: Fields, entry: Fields) -> list[Pixels]:
     """
     assert trouble.engine is not None
     torch.set_num_threads(1)  # as in the worker: sums are split by thread
-    width, height = map(int, fields.get("size", "32x32").split("x"))
+    width, height = map(int, fields.get("size", "32x16").split("x"))
     settings = GenerationSettings(width, height, fields.get("num_inference_steps", 2), 5.0)
     count = entry["batch_size"]
     batch = Batch((fields["prompt"],) * count, (entry["seed"],) * count, settings)
