@@ -77,6 +77,9 @@ async def generate(request: Request, state: ServerState, identity: str) -> dict[
     except RequestRefusedError as refusal:
         state.metrics.failed(refusal.outcome, refusal.status, job.work)
         raise
+    except Exception:  # who answers counts the request, but does not know what it took
+        state.metrics.wasted(job.work.busy_seconds, "error")
+        raise
     wanted = job.request
     answer = _answer(wanted, images, state)
     ended = time.monotonic()

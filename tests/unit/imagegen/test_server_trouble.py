@@ -14,6 +14,7 @@ import torch
 from imagegen import contract
 from imagegen.contract import TIMEOUT_HEADER, ExitCode, Outcome, StartupFailureCode
 from imagegen.errors import RequestRefusedError, StartupError
+from imagegen.server import generation
 from imagegen.server.settings import Defaults, Limits
 from tests.unit.imagegen.conftest import (
     PATIENCE_SECONDS,
@@ -115,6 +116,23 @@ def test_a_client_may_be_less_patient_than_the_server(moody_server: MoodyServer)
         assert answer.status_code == 504
         assert answer.headers["X-Should-Retry"] == "false"
         wait_until(server, contract.REQUESTS_TOTAL, 1, outcome="timeout", code="504")
+
+
+def test_what_an_image_took_counts_also_when_it_cannot_be_sent(
+    moody_server: MoodyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
+    with moody_server() as (server, _):
+        monkeypatch.setattr(generation, "inspect", fail)
+        answer = server.generate()
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+        assert "no room" not in answer.text
+        wasted = server.value(contract.GPU_WASTED_SECONDS_TOTAL, reason="error")
+        assert 0 < wasted == server.value(contract.GPU_BUSY_SECONDS_TOTAL)
+        assert server.value(contract.REQUESTS_TOTAL, outcome="error", code="500") == 1
 
 
 def test_a_request_that_cannot_be_served_harms_no_other(moody_server: MoodyServer) -> None:
