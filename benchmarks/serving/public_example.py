@@ -1,8 +1,9 @@
 """Compare with the example server of the diffusers project, on the same model and load.
 
 The example (examples/server/server.py) is not part of this repository: name the file of a checkout.
-It wants a GPU; here it gets a tiny model on the CPU instead of the one that it would load, and
-nothing else of it is changed. It makes one image of the model's own size in 28 steps per request.
+It needs fastapi, which this project does not. It wants a GPU; here it gets a tiny model on the CPU
+instead of the one that it would load, and nothing else of it is changed. It makes one image of the
+model's own size in 28 steps per request.
 
     python -m benchmarks.serving.public_example /path/to/examples/server/server.py
 """
