@@ -16,12 +16,14 @@ from imagegen.errors import StartupError
 
 if TYPE_CHECKING:
     from imagegen.miniature.evaluation.generating import Model, Setting
+    from imagegen.miniature.training.recipes import Recipe
 
 __all__ = ["add", "run"]
 
 _LAYOUTS = ("left", "upper", "shapes", "centre", "lines", "logo")
 _VARIED = ("steps", "guidance", "scheduler", "precision", "batch")
 _QUALITY = ("cv2", "matplotlib", "onnxruntime", "rapidocr")
+_OF_RECIPES = ("seed", "vae_steps", "text_steps", "pictures", "steps")
 _PRECISIONS = ("Float32", "BFloat16", "Float16")
 
 
@@ -72,6 +74,22 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("miniature", help="make and measure the small trained models")
     actions = parser.add_subparsers(dest="action", required=True)
 
+    train = actions.add_parser("train", help="train a model from nothing")
+    train.add_argument("recipe", help="what to train, such as miniature")
+    train.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for checkpoints; one that an interrupted training left is gone on with",
+    )
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the model")
+    train.add_argument("--seed", type=_seed, help="default for this and all else: the recipe's")
+    train.add_argument("--vae-steps", type=positive, metavar="N", help="of the autoencoder")
+    train.add_argument("--text-steps", type=positive, metavar="N", help="of spelling alone")
+    train.add_argument("--pictures", type=positive, metavar="N", help="to train on")
+    train.add_argument("--steps", type=positive, metavar="N", help="of the denoiser")
+
     prompts = actions.add_parser("prompts", help="print prompts and what must be seen, as JSON")
     _add_cases(prompts, count=20)
 
@@ -101,7 +119,12 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; give the exit code."""
-    actions = {"prompts": _prompts, "sheet": _sheet, "evaluate": _evaluate}
+    actions = {
+        "train": _train,
+        "prompts": _prompts,
+        "sheet": _sheet,
+        "evaluate": _evaluate,
+    }
     try:
         return actions[arguments.action](arguments)
     except StartupError as error:
@@ -116,6 +139,28 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return contract.ExitCode.STARTUP_FAILED
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from imagegen.miniature.training.recipes import RECIPES  # noqa: PLC0415
+    from imagegen.miniature.training.runs import train  # noqa: PLC0415
+
+    if arguments.recipe not in RECIPES:
+        known = ", ".join(sorted(RECIPES))
+        print(
+            f"imagegen miniature: no recipe {arguments.recipe!r}; there are: {known}",
+            file=sys.stderr,
+        )
+        return contract.ExitCode.USAGE
+    train(_adapted(RECIPES[arguments.recipe], arguments), work=arguments.work, out=arguments.out)
+    print(f"{arguments.out}: {arguments.recipe}")
+    return 0
+
+
+def _adapted(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """Give the recipe with what the options say instead."""
+    said = {name: getattr(arguments, name) for name in _OF_RECIPES}
+    return replace(recipe, **{name: value for name, value in said.items() if value is not None})
 
 
 def _cases(arguments: argparse.Namespace) -> list[Any]:

@@ -99,6 +99,26 @@ def test_a_model_or_a_scheduler_that_cannot_be_used_is_named(
     assert "scheduler fast_ema cannot sample this model" in capsys.readouterr().err
 
 
+def test_train_makes_a_model_that_can_be_sampled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    budget = ["--vae-steps", "1", "--text-steps", "1", "--pictures", "8", "--steps", "1"]
+    asked = ["--work", str(tmp_path / "work"), "--out", str(folder), "--seed", "3", *budget]
+    assert run("train", "miniature", *asked) == 0
+    assert f"{folder}: miniature" in capsys.readouterr().out
+    sample = ["--count", "1", "--steps", "2", "--guidance-scale", "1"]
+    assert run("sheet", "--model", str(folder), "--out", str(tmp_path / "one.png"), *sample) == 0
+
+
+def test_a_recipe_that_there_is_not_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    assert run("train", "colossus", *folders) == contract.ExitCode.USAGE
+    assert "no recipe 'colossus'; there are: miniature" in capsys.readouterr().err
+
+
 def test_without_ocr_evaluate_says_what_to_install(
     model_folder: Callable[[str], Path],
     tmp_path: Path,
