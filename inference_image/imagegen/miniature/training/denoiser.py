@@ -128,21 +128,20 @@ def train_denoiser(
             "optimizer": optimizer,
         },
     )
-    start = checkpoint.restore()
+    start = checkpoint.step
     pipeline = assemble(averages[0].module, vae, averages[1].module)
     prompts = unseen_prompts(24, look=recipe.look, layouts=recipe.layouts)
     record, shown = work / "progress.jsonl", time.monotonic()
-    with Progress("denoiser", recipe.steps, start=start, record=record) as progress:
+    with checkpoint, Progress("denoiser", recipe.steps, start=start, record=record) as progress:
         for step in range(start, recipe.steps):
             loss = _loss(unet, encoder, lessons, recipe, step)
             optimizer.step(loss, step)
             averages[0].update(unet, step)
             averages[1].update(encoder, step)
+            checkpoint.advance()
             progress.advance(float(loss.detach()))
-            checkpoint.offer(step + 1)
             if time.monotonic() - shown > _SHEET_INTERVAL:
                 sheet = work / f"sheet-{step + 1:05d}.png"
                 draw_sheet(pipeline, prompts, sheet, steps=12, guidance=2.0)
                 shown = time.monotonic()
-    checkpoint.save(recipe.steps)
     return averages[0].module, averages[1].module

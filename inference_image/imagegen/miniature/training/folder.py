@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ NOISE_SCHEDULE: Final[dict[str, Any]] = {
     "num_train_timesteps": 1000,
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
+    "steps_offset": 1,
 }
 """How noise is added. At the last step hardly anything of the picture is left (a signal-to-noise
 ratio of 4e-5), so that sampling from pure noise gets the flat grounds right with any scheduler, and
@@ -53,3 +55,8 @@ def assemble(unet: Any, vae: Any, encoder: Any, scheduler: Any | None = None) ->
 def save_folder(pipeline: Any, out: Path) -> None:
     """Save a pipeline with weights in half precision, as safetensors and JSON only."""
     pipeline.to("cpu", torch.float16).save_pretrained(out, safe_serialization=True)
+    # Without being asked for a precision, transformers computes in the one it finds here, and
+    # diffusers in 32 bits.
+    config = out / "text_encoder" / "config.json"
+    settings = json.loads(config.read_text()) | {"dtype": "float32"}
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Final
 
 import torch
 
 __all__ = ["Optimizer", "autocast", "best_device", "rate", "step_generator"]
 
-_FAR = 1_000_003
+_FAR: Final = 1_000_003
+_PLATEAU: Final = 0.6
+"""Share of the steps before the rate begins to fall."""
 
 
 def best_device() -> torch.device:
@@ -24,11 +27,14 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def rate(step: int, total: int, *, peak: float, warmup: int) -> float:
-    """Give the rate of learning: a linear rise, then half a cosine down to a hundredth."""
+    """Give the rate of learning: a rise, a plateau, and half a cosine down to a hundredth.
+
+    The plateau keeps the first part of a training the same when its length is changed on the way.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
-    share = (step - warmup) / max(total - warmup, 1)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+    share = (step - _PLATEAU * total) / ((1 - _PLATEAU) * total)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))))
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

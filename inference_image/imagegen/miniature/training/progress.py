@@ -13,6 +13,11 @@ __all__ = ["Progress"]
 
 _SMOOTHING: Final = 0.98
 _PERCENT: Final = 100
+_INTERVAL: Final = 15.0
+"""Seconds between two lines for a person to read."""
+
+_RECORDS: Final = 200
+"""Lines of the record per training."""
 
 
 class Progress:
@@ -28,18 +33,14 @@ class Progress:
         Steps that an earlier run has done.
     record
         File of JSON lines to append the loss to.
-    interval
-        Seconds between reports.
     """
 
-    def __init__(
-        self, stage: str, total: int, *, start: int, record: Path, interval: float = 15.0
-    ) -> None:
+    def __init__(self, stage: str, total: int, *, start: int, record: Path) -> None:
         self._stage, self._total, self._start = stage, total, start
-        self._record, self._interval = record, interval
+        self._record, self._every = record, max(total // _RECORDS, 1)
         self._began = self._reported = time.monotonic()
         self._processor_began = time.process_time()
-        self._loss: float | None = None
+        self._loss = 0.0
         self._step = start
 
     def __enter__(self) -> Self:
@@ -51,21 +52,22 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._report()
+        if self._step > self._start:
+            self._report()
 
     def advance(self, loss: float) -> None:
         """Count a step whose loss was `loss`."""
         self._step += 1
-        kept = _SMOOTHING if self._loss is not None else 0.0
-        self._loss = kept * (self._loss or 0.0) + (1 - kept) * loss
-        if time.monotonic() - self._reported >= self._interval:
+        kept = min(_SMOOTHING, 1 - 1 / (self._step - self._start))
+        self._loss = kept * self._loss + (1 - kept) * loss
+        if self._step % self._every == 0:
+            self._note()
+        if time.monotonic() - self._reported >= _INTERVAL:
             self._report()
 
     def _report(self) -> None:
         self._reported = time.monotonic()
         done = self._step - self._start
-        if done == 0 or self._loss is None:
-            return
         seconds = self._reported - self._began
         left = seconds / done * (self._total - self._step)
         share = _PERCENT * self._step // self._total
@@ -74,10 +76,13 @@ class Progress:
             f"{seconds / done:.2f} s/step, {left / 60:.1f} min left\n"
         )
         sys.stderr.flush()
+
+    def _note(self) -> None:
+        seconds = time.monotonic() - self._began
         line = {
             "stage": self._stage,
             "step": self._step,
-            "loss": round(self._loss, 5),
+            "loss": round(self._loss, 5),  # running mean
             "seconds": round(seconds, 1),
             "processor_seconds": round(time.process_time() - self._processor_began, 1),
         }

@@ -159,13 +159,13 @@ def teach_spelling(encoder: Any, corpus: Corpus, recipe: Recipe, work: Path) -> 
     checkpoint = Checkpoint(
         work / "text.pt", {"encoder": encoder, "reader": reader, "optimizer": optimizer}
     )
-    start = checkpoint.restore()
+    start = checkpoint.step
     ids = token_ids([wordings[0] for wordings in corpus.prompts])
     places = _letter_places(ids, corpus.scenes)
     spelling = torch.tensor([_spelling(scene) for scene in corpus.scenes])
     properties = torch.tensor([_properties(scene) for scene in corpus.scenes])
     record, end = work / "progress.jsonl", tokenizer().eos_token_id
-    with Progress("text", recipe.text_steps, start=start, record=record) as progress:
+    with checkpoint, Progress("text", recipe.text_steps, start=start, record=record) as progress:
         for step in range(start, recipe.text_steps):
             chosen = torch.randint(len(ids), (128,), generator=step_generator(recipe.seed, step))
             states = encoder(ids[chosen].to(device)).last_hidden_state
@@ -179,5 +179,5 @@ def teach_spelling(encoder: Any, corpus: Corpus, recipe: Recipe, work: Path) -> 
                 properties[chosen].to(device),
             )
             optimizer.step(loss, step)
+            checkpoint.advance()
             progress.advance(float(loss.detach()))
-    checkpoint.save(recipe.text_steps)

@@ -107,7 +107,7 @@ def train_vae(recipe: Recipe, work: Path) -> Any:
     )
     parts = {"vae": vae, "average": average, "optimizer": optimizer}
     checkpoint = Checkpoint(work / "vae.pt", parts)
-    start = checkpoint.restore()
+    start = checkpoint.step
     batches = picture_batches(
         seed=recipe.seed,
         start=start,
@@ -115,14 +115,15 @@ def train_vae(recipe: Recipe, work: Path) -> Any:
         look=recipe.look,
         layouts=recipe.layouts,
     )
-    with Progress("vae", recipe.vae_steps, start=start, record=work / "progress.jsonl") as progress:
+    record = work / "progress.jsonl"
+    progress = Progress("vae", recipe.vae_steps, start=start, record=record)
+    with checkpoint, progress:
         for step in range(start, recipe.vae_steps):
             loss = _loss(vae, next(batches).to(device), step_generator(recipe.seed, step))
             optimizer.step(loss, step)
             average.update(vae, step)
+            checkpoint.advance()
             progress.advance(float(loss.detach()))
-            checkpoint.offer(step + 1)
-    checkpoint.save(recipe.vae_steps)
     trained: Any = average.module
     trained.register_to_config(scaling_factor=_measure_scale(trained, recipe, device))
     return trained
