@@ -65,7 +65,14 @@ def test_evaluate_writes_tables_and_plots_and_prints_the_eyes_own_error(
     assert "## drawn controls" in printed
     assert "| 1 steps, guidance 1, DDIM, Float32, batch 1 | 2 |" in printed
     files = {path.name for path in tmp_path.iterdir()}
-    wanted = {"README.md", "choices.svg", "drawn.csv", f"{folder.name}.csv", "spelling.svg"}
+    wanted = {
+        "README.md",
+        "choices.svg",
+        "cost.svg",
+        "drawn.csv",
+        f"{folder.name}.csv",
+        "quality.svg",
+    }
     assert files == wanted
 
 
