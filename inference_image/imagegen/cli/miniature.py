@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from imagegen import contract
 from imagegen.cli.values import Commands, finite, positive
@@ -16,14 +16,16 @@ from imagegen.errors import StartupError
 
 if TYPE_CHECKING:
     from imagegen.miniature.evaluation.generating import Model, Setting
+    from imagegen.miniature.training.distillation import Distillation
     from imagegen.miniature.training.recipes import Recipe
+
+    Declared = TypeVar("Declared", Recipe, Distillation)
 
 __all__ = ["add", "run"]
 
 _LAYOUTS = ("left", "upper", "shapes", "centre", "lines", "logo")
 _VARIED = ("steps", "guidance", "scheduler", "precision", "batch")
 _QUALITY = ("cv2", "matplotlib", "onnxruntime", "rapidocr")
-_OF_RECIPES = ("seed", "vae_steps", "text_steps", "pictures", "steps")
 _PRECISIONS = ("Float32", "BFloat16", "Float16")
 
 
@@ -69,26 +71,37 @@ def _add_setting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=1)
 
 
-def add(commands: Commands) -> None:
-    """Add the command with its own commands."""
-    parser = commands.add_parser("miniature", help="make and measure the small trained models")
-    actions = parser.add_subparsers(dest="action", required=True)
-
-    train = actions.add_parser("train", help="train a model from nothing")
-    train.add_argument("recipe", help="what to train, such as miniature")
-    train.add_argument(
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="what to train, such as miniature")
+    parser.add_argument(
         "--work",
         type=Path,
         required=True,
         metavar="DIR",
         help="for checkpoints; one that an interrupted training left is gone on with",
     )
-    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the model")
-    train.add_argument("--seed", type=_seed, help="default for this and all else: the recipe's")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the model")
+    parser.add_argument("--seed", type=_seed, help="default, as of all else: the recipe's")
+    parser.add_argument("--pictures", type=positive, metavar="N", help="to train on")
+    parser.add_argument("--steps", type=positive, metavar="N", help="of the denoiser")
+
+
+def add(commands: Commands) -> None:
+    """Add the command with its own commands."""
+    parser = commands.add_parser("miniature", help="make and measure the small trained models")
+    actions = parser.add_subparsers(dest="action", required=True)
+
+    train = actions.add_parser("train", help="train a model from nothing")
+    _add_training(train)
     train.add_argument("--vae-steps", type=positive, metavar="N", help="of the autoencoder")
     train.add_argument("--text-steps", type=positive, metavar="N", help="of spelling alone")
-    train.add_argument("--pictures", type=positive, metavar="N", help="to train on")
-    train.add_argument("--steps", type=positive, metavar="N", help="of the denoiser")
+
+    distil = actions.add_parser("distil", help="make a model of few steps from a trained one")
+    distil.add_argument(
+        "--teacher", type=Path, required=True, metavar="DIR", help="trained by the same recipe"
+    )
+    _add_training(distil)
+    distil.add_argument("--guidance-scale", dest="guidance", type=finite, metavar="X")
 
     prompts = actions.add_parser("prompts", help="print prompts and what must be seen, as JSON")
     _add_cases(prompts, count=20)
@@ -121,6 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; give the exit code."""
     actions = {
         "train": _train,
+        "distil": _distil,
         "prompts": _prompts,
         "sheet": _sheet,
         "evaluate": _evaluate,
@@ -142,25 +156,54 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from imagegen.miniature.training.recipes import RECIPES  # noqa: PLC0415
     from imagegen.miniature.training.runs import train  # noqa: PLC0415
 
-    if arguments.recipe not in RECIPES:
+    recipe = _recipe(arguments)
+    if recipe is None:
+        return contract.ExitCode.USAGE
+    train(_adapted(recipe, arguments), work=arguments.work, out=arguments.out)
+    print(f"{arguments.out}: {arguments.recipe}")
+    return 0
+
+
+def _distil(arguments: argparse.Namespace) -> int:
+    from imagegen.engines.folder import check_folder  # noqa: PLC0415
+    from imagegen.miniature.training.distillation import Distillation, distil  # noqa: PLC0415
+
+    recipe = _recipe(arguments)
+    if recipe is None:
+        return contract.ExitCode.USAGE
+    check_folder(arguments.teacher)
+    if arguments.pictures is not None:
+        recipe = replace(recipe, pictures=arguments.pictures)
+    settings = _adapted(Distillation(), arguments)
+    distil(arguments.teacher, settings, recipe, work=arguments.work, out=arguments.out)
+    print(f"{arguments.out}: distilled from {arguments.teacher}")
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe | None:
+    from imagegen.miniature.training.recipes import RECIPES  # noqa: PLC0415
+
+    recipe = RECIPES.get(arguments.recipe)
+    if recipe is None:
         known = ", ".join(sorted(RECIPES))
         print(
             f"imagegen miniature: no recipe {arguments.recipe!r}; there are: {known}",
             file=sys.stderr,
         )
-        return contract.ExitCode.USAGE
-    train(_adapted(RECIPES[arguments.recipe], arguments), work=arguments.work, out=arguments.out)
-    print(f"{arguments.out}: {arguments.recipe}")
-    return 0
+    return recipe
 
 
-def _adapted(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
-    """Give the recipe with what the options say instead."""
-    said = {name: getattr(arguments, name) for name in _OF_RECIPES}
-    return replace(recipe, **{name: value for name, value in said.items() if value is not None})
+def _adapted(declared: Declared, arguments: argparse.Namespace) -> Declared:
+    """Give what was declared with what the options say instead."""
+    names = {field.name for field in fields(declared)}
+    said = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in names and value is not None
+    }
+    return replace(declared, **said)
 
 
 def _cases(arguments: argparse.Namespace) -> list[Any]:

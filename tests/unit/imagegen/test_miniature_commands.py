@@ -10,6 +10,7 @@ from PIL import Image
 
 from imagegen import contract
 from imagegen.cli import main
+from imagegen.miniature.evaluation.generating import Model
 from imagegen.miniature.scenes import is_held_out, scenes
 
 
@@ -106,24 +107,49 @@ def test_a_model_or_a_scheduler_that_cannot_be_used_is_named(
     assert "scheduler fast_ema cannot sample this model" in capsys.readouterr().err
 
 
-def test_train_makes_a_model_that_can_be_sampled(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "mine"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
     budget = ["--vae-steps", "1", "--text-steps", "1", "--pictures", "8", "--steps", "1"]
-    asked = ["--work", str(tmp_path / "work"), "--out", str(folder), "--seed", "3", *budget]
-    assert run("train", "miniature", *asked) == 0
-    assert f"{folder}: miniature" in capsys.readouterr().out
+    folders = ["--work", str(folder / "work"), "--out", str(folder / "mine")]
+    assert run("train", "miniature", *folders, "--seed", "3", *budget) == 0
+    return folder / "mine"
+
+
+def test_a_trained_model_can_be_sampled(trained: Path, tmp_path: Path) -> None:
     sample = ["--count", "1", "--steps", "2", "--guidance-scale", "1"]
-    assert run("sheet", "--model", str(folder), "--out", str(tmp_path / "one.png"), *sample) == 0
+    sheet = tmp_path / "one.png"
+    assert run("sheet", "--model", str(trained), "--out", str(sheet), *sample) == 0
+    assert sheet.stat().st_size > 1000
 
 
+def test_a_trained_model_is_distilled_to_one_that_takes_four_steps(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "turbo"
+    folders = ["--teacher", str(trained), "--work", str(tmp_path / "work"), "--out", str(folder)]
+    budget = ["--steps", "1", "--pictures", "8", "--guidance-scale", "1"]
+    assert run("distil", "miniature", *folders, *budget) == 0
+    assert f"{folder}: distilled from {trained}" in capsys.readouterr().out
+    assert Model(folder).default.steps == 4
+
+
+@pytest.mark.parametrize("action", [["train"], ["distil", "--teacher", "teacher"]])
 def test_a_recipe_that_there_is_not_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: list[str]
+) -> None:
+    folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    assert run(*action, "colossus", *folders) == contract.ExitCode.USAGE
+    assert "no recipe 'colossus'; there are: miniature" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_that_is_not_there_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
-    assert run("train", "colossus", *folders) == contract.ExitCode.USAGE
-    assert "no recipe 'colossus'; there are: miniature" in capsys.readouterr().err
+    assert run("distil", "miniature", "--teacher", str(tmp_path / "nowhere"), *folders) == 3
+    assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_without_ocr_evaluate_says_what_to_install(
