@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -29,7 +30,7 @@ from imagegen.miniature.training.distillation import (
 from imagegen.miniature.training.folder import NOISE_SCHEDULE
 from imagegen.miniature.training.optimizing import rate
 from imagegen.miniature.training.recipes import RECIPES, Recipe
-from imagegen.miniature.training.runs import train
+from imagegen.miniature.training.runs import extend, train
 from imagegen.miniature.training.sheets import sample
 from imagegen.miniature.training.text import build_text_encoder
 from imagegen.miniature.training.vae import build_vae, reconstruction_loss, train_vae
@@ -161,6 +162,11 @@ def test_the_clean_part_undoes_the_noise_and_velocity_of_diffusers() -> None:
     assert torch.allclose(clean, picture, atol=1e-4)
 
 
+def fresh_vae() -> Any:
+    torch.manual_seed(0)
+    return build_vae(SMALL.vae_channels)
+
+
 class Interruption(io.StringIO):
     """A terminal at which somebody presses Ctrl-C at a line of the report."""
 
@@ -181,26 +187,44 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    wanted = train_vae(recipe, whole).state_dict()
+    wanted = train_vae(fresh_vae(), recipe, whole).state_dict()
 
     with monkeypatch.context() as patch:
         patch.setattr(progress, "_INTERVAL", 0.0)
         patch.setattr(sys, "stderr", Interruption("vae 3/6"))
         with pytest.raises(KeyboardInterrupt):
-            train_vae(recipe, broken)
-    resumed = train_vae(recipe, broken).state_dict()
+            train_vae(fresh_vae(), recipe, broken)
+    resumed = train_vae(fresh_vae(), recipe, broken).state_dict()
 
     assert all(torch.equal(resumed[name], wanted[name]) for name in wanted)
 
 
-def test_another_seed_trains_another_model(tmp_path: Path) -> None:
+def test_another_seed_trains_on_other_pictures(tmp_path: Path) -> None:
     made = []
     for seed in (1, 2):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        made.append(train_vae(replace(SMALL, seed=seed, vae_steps=1), folder).state_dict())
+        recipe = replace(SMALL, seed=seed, vae_steps=1)
+        made.append(train_vae(fresh_vae(), recipe, folder).state_dict())
 
     assert not torch.equal(made[0]["decoder.conv_in.weight"], made[1]["decoder.conv_in.weight"])
+
+
+def test_a_larger_denoiser_begins_with_what_a_trained_one_does() -> None:
+    torch.manual_seed(0)
+    trained = build_unet(SMALL).eval()
+    larger = build_unet(replace(SMALL, attention=(True, True))).eval()
+    seen = torch.randn((1, 4, 16, 32)), torch.tensor([500]), torch.randn((1, 32, 128))
+
+    extend(larger, trained)
+
+    with torch.no_grad():
+        assert torch.equal(larger(*seen).sample, trained(*seen).sample)
+
+
+def test_a_denoiser_of_other_widths_is_no_start() -> None:
+    with pytest.raises(ValueError, match="is a weight of one of the models only"):
+        extend(build_unet(SMALL), build_unet(replace(SMALL, attention=(True, True))))
 
 
 def test_progress_tells_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,22 +13,51 @@ from imagegen.miniature.training.denoiser import build_unet, encode_corpus, trai
 from imagegen.miniature.training.folder import assemble, save_folder
 from imagegen.miniature.training.recipes import Recipe
 from imagegen.miniature.training.text import build_text_encoder, teach_spelling
-from imagegen.miniature.training.vae import train_vae
+from imagegen.miniature.training.vae import build_vae, train_vae
 
-__all__ = ["train"]
+__all__ = ["extend", "train"]
 
 
-def _vae(recipe: Recipe, work: Path) -> Any:
+@torch.no_grad()
+def extend(larger: Any, trained: Any) -> None:
+    """Give a denoiser the weights of a trained one that attends to the prompt at fewer levels.
+
+    The output of what the trained one has not is set to zero, so that at first both do the same.
+    """
+    missing, unexpected = larger.load_state_dict(trained.state_dict(), strict=False)
+    strange = [name for name in missing if ".attentions." not in name]
+    if unexpected or strange:
+        raise ValueError(f"{(unexpected or strange)[0]} is a weight of one of the models only")
+    for name, weights in larger.named_parameters():
+        if name in missing and ".proj_out." in name:
+            weights.zero_()
+
+
+def _parts(recipe: Recipe, start: Path | None) -> tuple[Any, Any, Any]:
+    """Build the autoencoder, the text encoder and the denoiser to begin with."""
+    torch.manual_seed(recipe.seed)
+    vae, encoder, unet = build_vae(recipe.vae_channels), build_text_encoder(), build_unet(recipe)
+    if start is not None:
+        trained = diffusers.DiffusionPipeline.from_pretrained(
+            start, torch_dtype=torch.float32, local_files_only=True
+        )
+        vae.load_state_dict(trained.vae.state_dict())
+        encoder.load_state_dict(trained.text_encoder.state_dict())
+        extend(unet, trained.unet)
+    return vae, encoder, unet
+
+
+def _trained_vae(vae: Any, recipe: Recipe, work: Path) -> Any:
     """Train the autoencoder, or read it when an earlier run has finished it."""
     done = work / "vae"
     if not done.exists():
-        train_vae(recipe, work).save_pretrained(work / "vae.new")
+        train_vae(vae, recipe, work).save_pretrained(work / "vae.new")
         (work / "vae.new").rename(done)
     return diffusers.AutoencoderKL.from_pretrained(done).eval().requires_grad_(requires_grad=False)
 
 
-def train(recipe: Recipe, *, work: Path, out: Path) -> None:
-    """Train a model from nothing and save it; an interrupted training goes on where it was.
+def train(recipe: Recipe, *, work: Path, out: Path, start: Path | None = None) -> None:
+    """Train a model and save it; an interrupted training goes on where it was.
 
     Parameters
     ----------
@@ -39,14 +68,16 @@ def train(recipe: Recipe, *, work: Path, out: Path) -> None:
         (``progress.jsonl``) and sheets of samples. To start anew, name an empty one.
     out
         Folder of the pipeline; it is created.
+    start
+        Folder of a trained model to begin with; default: random weights. The recipe may let the
+        denoiser attend to the prompt at more levels than that model's.
     """
     work.mkdir(parents=True, exist_ok=True)
-    vae = _vae(recipe, work)
+    vae, encoder, unet = _parts(recipe, start)
+    vae = _trained_vae(vae, recipe, work)
     corpus = make_corpus(
         seed=recipe.seed, count=recipe.pictures, look=recipe.look, layouts=recipe.layouts
     )
-    torch.manual_seed(recipe.seed)
-    unet, encoder = build_unet(recipe), build_text_encoder()
     teach_spelling(encoder, corpus, recipe, work)
     lessons = encode_corpus(vae, corpus)
     unet, encoder = train_denoiser(

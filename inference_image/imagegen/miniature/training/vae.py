@@ -96,11 +96,10 @@ def _measure_scale(vae: Any, recipe: Recipe, device: torch.device) -> float:
     return float(1 / latents.float().std())
 
 
-def train_vae(recipe: Recipe, work: Path) -> Any:
-    """Train the autoencoder, or go on with it, and give it in evaluation mode."""
+def train_vae(vae: Any, recipe: Recipe, work: Path) -> Any:
+    """Train an autoencoder, or go on with it; give its average."""
     device = best_device()
-    torch.manual_seed(recipe.seed)
-    vae = build_vae(recipe.vae_channels).to(device)
+    vae = vae.to(device).train()
     average = Average(vae, 0.995)
     optimizer = Optimizer(
         vae.parameters(), peak=recipe.vae_rate, total=recipe.vae_steps, warmup=50, decay=0.0
