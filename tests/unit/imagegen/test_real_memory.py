@@ -102,7 +102,7 @@ def images(answer: httpx.Response) -> list[str]:
 
 def test_real_lack_of_memory_costs_time_and_no_request(limited: Limited) -> None:
     in_pairs = images(limited.post(4, pinned=2))
-    too_little_for_four = limited.too_little_for(4, enough=400 * MEBIBYTE)
+    too_little_for_four = limited.too_little_for(4, enough=270 * MEBIBYTE)
     with limited.given(too_little_for_four):
         split = limited.post(4)
 
@@ -114,7 +114,7 @@ def test_real_lack_of_memory_costs_time_and_no_request(limited: Limited) -> None
 
     # Without guidance there is half as much to denoise, so that decoding needs the most.
     alone = {"guidance_scale": 0}
-    too_little_for_one = limited.too_little_for(1, enough=100 * MEBIBYTE, **alone)
+    too_little_for_one = limited.too_little_for(1, enough=80 * MEBIBYTE, **alone)
     with limited.given(too_little_for_one):
         (entry,) = limited.post(1, **alone).json()["data"]
 
