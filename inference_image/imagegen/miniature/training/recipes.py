@@ -42,7 +42,7 @@ class Recipe:
     look: Look = "plain"
     layouts: tuple[str, ...] = ("left", "upper", "shapes")
     vae_channels: tuple[int, ...] = (16, 32, 64)
-    vae_steps: int = 3200
+    vae_steps: int = 3800
     vae_batch: int = 4
     vae_rate: float = 1e-3
     pictures: int = 12_000
