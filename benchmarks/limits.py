@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -43,6 +43,9 @@ class Scenario:
     generate: Callable[[Shape, Random], Traffic]
     pooled: bool = False
     """Whether the server does not tell classes of requests apart."""
+
+    slowed: int | None = None
+    """The class, half of the requests, that alone is slower, twice as much; all when it is None."""
 
 
 def _traffic(
@@ -147,6 +150,15 @@ def unequal_classes(shape: Shape, random: Random) -> Traffic:
     )
 
 
+def two_classes(shape: Shape, random: Random) -> Traffic:
+    """Draw requests of two classes with log-deviations of 0.25 and 0.55, half of them each."""
+    classes = random.integers(2, size=shape)
+    deviation = np.array([0.25, 0.55])[classes]
+    return _traffic(
+        _LEVEL + deviation * random.standard_normal(shape), _assigned(shape, random), classes
+    )
+
+
 def unequal_arms(ratio: float) -> Callable[[Shape, Random], Traffic]:
     """Return traffic in which the candidate's log-deviation is so many times stable's."""
 
@@ -183,6 +195,7 @@ SCENARIOS: Final = (
     Scenario("heavier tails (t, 3)", heavy_tails(3)),
     Scenario("3 % stragglers, four times as long", stragglers),
     Scenario("classes of deviation .15, .35, .90", unequal_classes),
+    Scenario("classes of .25, .55; all slow-down in the second", two_classes, slowed=1),
     Scenario("candidate spreads twice as much", unequal_arms(2.0)),
     Scenario("candidate spreads half as much", unequal_arms(0.5)),
 )
@@ -198,6 +211,10 @@ def errors(
     shape = (runs, int(HORIZONS[-1] * 1.2 / SHARE))
     traffic = scenario.generate(shape, seeded(4, *seed))
     wrong = Verdict.PASS if truth == "pass" else Verdict.FAIL
+    if scenario.slowed is not None:
+        twice = 2 * (traffic.request_class == scenario.slowed) - 1
+        moved = traffic.candidate * twice * math.log(TRUTHS[truth])
+        traffic = replace(traffic, log_seconds=traffic.log_seconds + moved)
     counts = [0] * len(HORIZONS)
     for course in courses(traffic, math.log(TRUTHS[truth]), pooled=scenario.pooled):
         ends = judge(course, HORIZONS, MARGINS, corrected=corrected)

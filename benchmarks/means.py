@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.study import Scale, Study, chunks, percent, seeded
 from benchmarks.tables import Table, View, markdown
+from benchmarks.traffic import STUDIO
 from modelrollout.gates.sequential import (
     FEWEST_REQUESTS,
     Judgement,
@@ -18,10 +19,39 @@ from modelrollout.gates.sequential import (
     mean_ratio,
 )
 
-__all__ = ["DEVIATIONS", "ERRORS", "HORIZONS", "STUDY"]
+__all__ = ["AMOUNTS", "ERRORS", "HORIZONS", "STUDY"]
 
-DEVIATIONS: Final = (0.10, 0.25, 0.35, 0.55)
-"""Of the logarithm of the amounts."""
+Floats = NDArray[np.float64]
+Draw = Callable[[tuple[int, int], np.random.Generator], Floats]
+
+
+def log_normal(deviation: float) -> Draw:
+    """Return how to draw amounts with a mean of 1 and that deviation of their logarithm."""
+
+    def draw(shape: tuple[int, int], random: np.random.Generator) -> Floats:
+        return np.exp(deviation * random.standard_normal(shape) - deviation**2 / 2)
+
+    return draw
+
+
+def of_mixed_classes(shape: tuple[int, int], random: np.random.Generator) -> Floats:
+    """Draw amounts with a mean of 1, as the classes of realistic traffic cost."""
+    weights = np.array([item.weight for item in STUDIO.classes])
+    medians = np.array([item.median for item in STUDIO.classes])
+    deviations = np.array([item.log_deviation for item in STUDIO.classes])
+    mean = (weights * medians * np.exp(deviations**2 / 2)).sum() / weights.sum()
+    of = random.choice(len(weights), size=shape, p=weights / weights.sum())
+    amounts: Floats = medians[of] / mean * np.exp(deviations[of] * random.standard_normal(shape))
+    return amounts
+
+
+AMOUNTS: Final[dict[str, Draw]] = {
+    **{
+        f"log-deviation {deviation:g}": log_normal(deviation)
+        for deviation in (0.1, 0.25, 0.35, 0.55)
+    },
+    "mix of classes": of_mixed_classes,
+}
 
 HORIZONS: Final = (60, 150, 300)
 ALPHA: Final = 0.05
@@ -30,7 +60,6 @@ _STABLE_PER_CANDIDATE: Final = 4
 _RUNS: Final = 2000
 _CHUNK: Final = 100
 
-Floats = NDArray[np.float64]
 Moments = tuple[float, float]
 Test = Callable[[int, Moments, Moments, int], Judgement]
 """Given the candidate's number, mean and deviation of both arms, and the planned number."""
@@ -64,12 +93,13 @@ ERRORS: Final[dict[str, tuple[Test, float, Verdict]]] = {
 
 def wrong_verdicts(job: tuple[str, int, int, int]) -> list[int]:
     """Return in how many of a chunk's runs a verdict was wrong, by planned number of amounts."""
-    error, deviation, index, size = job
+    error, amounts, index, size = job
     test, truth, wrong = ERRORS[error]
-    random = seeded(5, list(ERRORS).index(error), deviation, index)
+    random = seeded(5, list(ERRORS).index(error), amounts, index)
+    draw = list(AMOUNTS.values())[amounts]
     most = HORIZONS[-1]
-    candidate = truth * _amounts(DEVIATIONS[deviation], (size, most), random)
-    stable = _amounts(DEVIATIONS[deviation], (size, most * _STABLE_PER_CANDIDATE), random)
+    candidate = truth * draw((size, most), random)
+    stable = draw((size, most * _STABLE_PER_CANDIDATE), random)
     counts = [0] * len(HORIZONS)
     for ours, theirs in zip(candidate, stable, strict=True):
         moments_c, moments_s = (
@@ -90,11 +120,6 @@ def _ends(test: Test, candidate: Floats, stable: Floats, n_max: int) -> Verdict:
     return Verdict.INCONCLUSIVE
 
 
-def _amounts(deviation: float, shape: tuple[int, int], random: np.random.Generator) -> Floats:
-    """Draw log-normal amounts with a mean of 1."""
-    return np.exp(deviation * random.standard_normal(shape) - deviation**2 / 2)
-
-
 def _moments(values: Floats) -> Floats:
     """Return mean and standard deviation of the first value, the first two, and so on."""
     n = np.arange(1, len(values) + 1)
@@ -107,14 +132,14 @@ def _run(scale: Scale) -> list[Table]:
     runs = scale.runs(_RUNS)
     rows: list[tuple[str | float | int | None, ...]] = []
     for error in ERRORS:
-        for at, deviation in enumerate(DEVIATIONS):
+        for at, amounts in enumerate(AMOUNTS):
             jobs = [(error, at, index, size) for index, size in enumerate(chunks(runs, _CHUNK))]
             counts = np.sum(scale.map(wrong_verdicts, jobs), axis=0)
             rows += [
-                (error, deviation, n_max, float(count) / runs)
+                (error, amounts, n_max, float(count) / runs)
                 for n_max, count in zip(HORIZONS, counts, strict=True)
             ]
-    return [Table("means", ("error", "log_deviation", "n_max", "rate"), rows)]
+    return [Table("means", ("error", "amounts", "n_max", "rate"), rows)]
 
 
 def _view(table: Table) -> str:
@@ -123,16 +148,14 @@ def _view(table: Table) -> str:
             error,
             *(
                 " / ".join(
-                    percent(row["rate"])
-                    for row in table.where(error=error, log_deviation=deviation)
+                    percent(row["rate"]) for row in table.where(error=error, amounts=amounts)
                 )
-                for deviation in DEVIATIONS
+                for amounts in AMOUNTS
             ),
         )
         for error in ERRORS
     ]
-    header = ("wrong verdict", *(f"log-deviation {deviation:g}" for deviation in DEVIATIONS))
-    return markdown(header, rows)
+    return markdown(("wrong verdict", *AMOUNTS), rows)
 
 
 STUDY: Final = Study("means", _run, (View("means", "means", _view),))

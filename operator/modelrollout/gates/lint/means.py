@@ -18,7 +18,7 @@ from modelrollout.gates.lint.outlook import (
     how_to_pass,
 )
 from modelrollout.gates.operating import line_crossing
-from modelrollout.gates.sequential import FEWEST_REQUESTS, log_information
+from modelrollout.gates.sequential import FEWEST_REQUESTS, latencies, log_information, means
 from modelrollout.gates.sequential.stopping_line import LEAST_VARIANCE
 from modelrollout.gates.verdict import Unmeasured
 
@@ -37,6 +37,12 @@ class _Line:
 
     information: float
     """Of one request of the candidate, on the log of what is estimated."""
+
+    information_to_pass: float
+    """The same for what Pass is judged by."""
+
+    spent_on_pass: float
+    """Part of the allowed error that Pass spends."""
 
     to_fail: float
     """How far below the margin of Fail the log of what is estimated is."""
@@ -63,11 +69,14 @@ def comparison_outlook(margins: Margins, conditions: Conditions) -> Outlook:
     if requests < FEWEST_AT_STABLE:
         return nothing
     arm = [(item.count, item.mean, item.squared_deviations) for item in moments]
-    information = log_information([(*ours, *ours) for ours in arm]) / requests
+    alike = [(*ours, *ours) for ours in arm]
+    information = log_information(alike) / requests
     if not information > 0:
         return nothing
     line = _Line(
         information,
+        log_information(alike, by_requests=True) / requests,
+        latencies.SPENT_ON_PASS,
         math.log(margins.fail),
         math.log(margins.passing),
         stable=f"times of a class spread by {_spread(1 / (2 * information))}",
@@ -90,11 +99,12 @@ def cost_outlook(gate: CostGate, conditions: Conditions) -> Outlook:
         cost, limit = stable.seconds * conditions.price, float(gate.max_per_image)
         described = f"{cost:.3g} per image, limit {gate.max_per_image}"
         gap = _gap(limit, cost)
-        lines.append(_Line(1 / variance, gap, gap, described, "raise `cost.maxPerImage`"))
+        relax = "raise `cost.maxPerImage`"
+        lines.append(_cost_line(1 / variance, gap, gap, stable=described, relax=relax))
     if gate.max_increase_percent is not None:
         margins = Margins.of(gate.max_increase_percent)
         lines.append(
-            _Line(
+            _cost_line(
                 1 / (2 * variance),
                 math.log(margins.fail),
                 math.log(margins.passing),
@@ -107,18 +117,28 @@ def cost_outlook(gate: CostGate, conditions: Conditions) -> Outlook:
     return _all_of(found) if found else nothing
 
 
+def _cost_line(
+    information: float, to_fail: float, to_pass: float, *, stable: str, relax: str
+) -> _Line:
+    return _Line(
+        information, information, means.SPENT_ON_PASS, to_fail, to_pass, stable=stable, relax=relax
+    )
+
+
 def _on_line(line: _Line, nothing: Outlook, conditions: Conditions) -> Outlook:
     plan = max(conditions.analysis.max_requests, FEWEST_REQUESTS)
     to_pass, to_fail = (
-        -float(special.ndtri(alpha / 2)) for alpha in (conditions.alpha_pass, conditions.alpha_fail)
+        -float(special.ndtri(alpha / 2))
+        for alpha in (conditions.alpha_pass * line.spent_on_pass, conditions.alpha_fail)
     )
     passes = fails = 0.0
     if conditions.horizon >= FEWEST_REQUESTS:
         # A motion up to a part of the plan is one up to its end, on another scale.
-        scale = math.sqrt(line.information * conditions.horizon)
         higher = math.sqrt(plan / conditions.horizon)
-        passes = line_crossing(line.to_pass * scale, to_pass * higher)
-        fails = line_crossing(-line.to_fail * scale, to_fail * higher)
+        known = math.sqrt(line.information_to_pass * conditions.horizon)
+        passes = line_crossing(line.to_pass * known, to_pass * higher)
+        known = math.sqrt(line.information * conditions.horizon)
+        fails = line_crossing(-line.to_fail * known, to_fail * higher)
     undecided = max(0.0, 1 - passes - fails)
     like = _requests_to_pass(line, to_pass, plan)
     return Outlook(
@@ -138,9 +158,9 @@ def _requests_to_pass(line: _Line, quantile: float, plan: int) -> int | None:
     If that is beyond the plan, it is the shortest plan at the end of which it would.
     """
     least_information = (quantile / line.to_pass) ** 2 if line.to_pass > 0 else math.inf
-    if least_information > MOST_REQUESTS * line.information:
+    if least_information > MOST_REQUESTS * line.information_to_pass:
         return None
-    shortest = least_information / line.information
+    shortest = least_information / line.information_to_pass
     needed = shortest if shortest > plan else math.sqrt(shortest * plan)
     return max(math.ceil(needed), FEWEST_REQUESTS)
 

@@ -53,6 +53,9 @@ class Course:
     skew_stable: float = 0.0
     """By what part it reaches further downwards, because stable's are."""
 
+    at_best: float | None = None
+    """The information, if the candidate's amounts varied as little as is believed."""
+
     n_stable: int | None = None
     """Requests of stable; None when there is no comparison."""
 
@@ -71,6 +74,7 @@ class Course:
 def judge_course(
     course: Course,
     *,
+    failing: Course | None = None,
     fail_above: float,
     pass_below: float,
     alpha_fail: float,
@@ -83,6 +87,9 @@ def judge_course(
     ----------
     course
         The estimate and its information.
+    failing
+        Those that Fail is judged by, where they are not the same. Pass is then withheld where they
+        would show `fail_above` to be exceeded if the amounts varied less (`Course.at_best`).
     fail_above
         Fail when the ratio (or mean) is shown to be above it.
     pass_below
@@ -97,39 +104,79 @@ def judge_course(
     Judgement
         Its estimate, bounds and limit are on the scale of the margins, not on that of logarithms.
     """
-    low = course.log_estimate - _reach(course, alpha_fail) * (1 + course.skew_stable)
-    high = course.log_estimate + _reach(course, alpha_pass) * (1 + course.skew)
-    shown = f"{subject} {_exp(course.log_estimate):.4g} over {course.n} requests"
-    between = f"{shown}, between {_exp(low):.4g} and {_exp(high):.4g}"
-    needed: int | None = None
+    against = failing or course
+    low, _ = _interval(against, alpha_fail, alpha_pass)
+    if course.judged and low > _log(fail_above):
+        return _failed(against, fail_above, alpha_fail, alpha_pass, subject)
+    _, high = _interval(course, alpha_fail, alpha_pass)
+    low = min(low, course.log_estimate)
+    between = f"{_said(course, subject)}, between {_exp(low):.4g} and {_exp(high):.4g}"
+    needed: int | None = _needed(course, pass_below, alpha_pass)
+    verdict, reason = Verdict.INCONCLUSIVE, "MoreRequestsNeeded"
     if not course.judged:
-        verdict, reason = Verdict.INCONCLUSIVE, "MoreRequestsNeeded"
-        needed = _needed(course, pass_below, alpha_pass)
         arms = "" if course.n_stable is None else f" and {course.n_stable} at stable"
-        message = f"{shown}{arms}: not judged below {FEWEST_REQUESTS}"
-    elif low > _log(fail_above):
-        verdict, reason = Verdict.FAIL, "LimitExceeded"
-        message = f"{between}: above {fail_above:.4g}"
+        message = f"{_said(course, subject)}{arms}: not judged below {FEWEST_REQUESTS}"
+    elif _close_to_failing(against, fail_above, alpha_fail):
+        needed = None
+        message = f"{between}: too close to being shown above {fail_above:.4g}"
     elif high < _log(pass_below):
         verdict, reason, needed = Verdict.PASS, "WithinLimit", 0
         message = f"{between}: below {pass_below:.4g}"
     else:
-        verdict, reason = Verdict.INCONCLUSIVE, "MoreRequestsNeeded"
-        needed = _needed(course, pass_below, alpha_pass)
         message = between + (
             "" if needed is None else f"; passes at about {course.n + needed} requests like these"
         )
+    return _judgement(verdict, reason, course, (low, high), fail_above, needed, message)
+
+
+def _close_to_failing(course: Course, fail_above: float, alpha_fail: float) -> bool:
+    """Tell whether it could be Fail if the candidate's amounts varied as little as is believed.
+
+    The reach for that is the least of all that larger amounts of the candidate leave possible:
+    they change the estimate upwards, and the information and its plan downwards.
+    """
+    if course.at_best is None:
+        return False
+    least = _quantile(alpha_fail) * math.sqrt(course.planned) / course.at_best
+    return course.log_estimate - least > _log(fail_above)
+
+
+def _failed(
+    course: Course, fail_above: float, alpha_fail: float, alpha_pass: float, subject: str
+) -> Judgement:
+    low, high = _interval(course, alpha_fail, alpha_pass)
+    said = f"{_said(course, subject)}, between {_exp(low):.4g} and {_exp(high):.4g}"
+    message = f"{said}: above {fail_above:.4g}"
+    reason = "LimitExceeded"
+    return _judgement(Verdict.FAIL, reason, course, (low, high), fail_above, None, message)
+
+
+def _judgement(  # noqa: PLR0917 - in the order of the fields
+    verdict: Verdict,
+    reason: str,
+    course: Course,
+    interval: tuple[float, float],
+    limit: float,
+    needed: int | None,
+    message: str,
+) -> Judgement:
+    """Return a judgement of which the estimate and the bounds are no longer logarithms."""
+    low, high = interval
+    estimate = _exp(course.log_estimate)
     return Judgement(
-        verdict,
-        reason,
-        course.n,
-        _exp(course.log_estimate),
-        _exp(low),
-        _exp(high),
-        fail_above,
-        needed,
-        message,
+        verdict, reason, course.n, estimate, _exp(low), _exp(high), limit, needed, message
     )
+
+
+def _said(course: Course, subject: str) -> str:
+    return f"{subject} {_exp(course.log_estimate):.4g} over {course.n} requests"
+
+
+def _interval(course: Course, alpha_fail: float, alpha_pass: float) -> tuple[float, float]:
+    """Return the bounds of the log estimate: from below at one level, from above at another."""
+    low = course.log_estimate - _reach(course, alpha_fail) * (1 + course.skew_stable)
+    high = course.log_estimate + _reach(course, alpha_pass) * (1 + course.skew)
+    return low, high
 
 
 def _reach(course: Course, alpha: float) -> float:
@@ -145,6 +192,8 @@ def _needed(course: Course, pass_below: float, alpha: float) -> int | None:
         return None
     information = _quantile(alpha) * math.sqrt(course.planned) * (1 + course.skew) / gap
     if information >= course.planned:
+        return None
+    if not math.isfinite(information / course.information):
         return None
     passing = math.floor(course.n * information / course.information) + 1
     return max(1, max(FEWEST_REQUESTS, passing) - course.n)
