@@ -57,7 +57,7 @@ class Limited:
             with self.given(more):
                 status = self.post(count, pinned=count, **fields).status_code
         assert status == 503
-        return more
+        return more * 9 // 10  # what the process holds at rest is not always the same
 
     def counted(self, name: str, **labels: str) -> float:
         families = text_string_to_metric_families(self.http.get(contract.METRICS_PATH).text)
