@@ -95,10 +95,17 @@ def evaluate(
     verdict = combine(results)
     reason, message = _summary(results, verdict)
     if verdict is Verdict.PASS:
-        unmet = unborne(look) or _too_few(look)
+        unmet = _unborne(look) or _too_few(look)
         if unmet is not None:
             verdict, reason, message = unmet.verdict, unmet.reason, unmet.message
     return Assessment(results, verdict, look.requests, reason, message)
+
+
+def _unborne(look: Look) -> Unmeasured | None:
+    try:
+        return unborne(look)
+    except UNREADABLE as error:
+        return Unmeasured(Verdict.INVALID, "NotEvidence", not_evidence(error))
 
 
 def _too_few(look: Look) -> Unmeasured | None:

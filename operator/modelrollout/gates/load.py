@@ -6,6 +6,7 @@ from typing import Final
 
 from modelrollout.gates.evidence import Comparison, ProbeTotals
 from modelrollout.gates.look import Look, requests_of
+from modelrollout.gates.scalars import shown
 from modelrollout.gates.totals import Totals, is_count
 from modelrollout.gates.verdict import Unmeasured, Verdict
 
@@ -60,7 +61,8 @@ def unborne(look: Look) -> Unmeasured | None:
         missed, answered = probe.candidate_missed, probe.candidate_served
         counts = (missed, answered, probe.stable_missed, probe.stable_served)
         if not all(is_count(count) for count in counts):
-            return Unmeasured(Verdict.INVALID, "NotACount", f"the probe's counts {counts} are none")
+            listed = ", ".join(shown(count) for count in counts)
+            return Unmeasured(Verdict.INVALID, "NotACount", f"the probe's counts {listed} are none")
     left = []
     if missed > MOST_UNSERVED * (missed + answered):
         left.append(

@@ -8,6 +8,7 @@ from typing import Final
 
 from modelrollout.api.spec import Analysis
 from modelrollout.gates.evidence import Comparison, Evidence
+from modelrollout.gates.scalars import shown
 from modelrollout.gates.totals import LARGEST_COUNT, Incomparable, Totals, is_count
 from modelrollout.gates.traffic_share import traffic_skew
 from modelrollout.gates.verdict import Unmeasured, Verdict
@@ -139,5 +140,6 @@ def _compared(evidence: Evidence) -> Comparison | Unmeasured:
         return Unmeasured(Verdict.INVALID, "NotEvidence", not_evidence(error))
     pods = evidence.comparison.stable_pods
     if not (is_count(pods) and pods):
-        return Unmeasured(Verdict.INVALID, "NotACount", f"{pods} pods of stable are no number")
+        told = f"{shown(pods)} pods of stable are no number"
+        return Unmeasured(Verdict.INVALID, "NotACount", told)
     return evidence.comparison

@@ -11,6 +11,7 @@ from modelrollout.api.conditions import format_precise_time, parse_time
 from modelrollout.api.status import ClassMoments, CounterBaseline, EdgeCount
 from modelrollout.errors import RolloutError
 from modelrollout.gates.moments import LogMoments, fold, named_classes
+from modelrollout.gates.scalars import plain, shown
 
 __all__ = ["LARGEST_COUNT", "Incomparable", "LogMoments", "Totals", "is_count"]
 
@@ -29,11 +30,15 @@ _Number = TypeVar("_Number", int, float)
 
 def is_count(value: object) -> bool:
     """Tell whether a value can be that of something counted."""
-    return isinstance(value, int | float) and 0 <= value <= LARGEST_COUNT and value == int(value)
+    if type(value) is int:  # as nearly all are, and this is asked a hundred times in a look
+        return 0 <= value <= LARGEST_COUNT
+    number = plain(value)
+    return number is not None and 0 <= number <= LARGEST_COUNT and number == int(number)
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= _LARGEST_AMOUNT
+    number = plain(value)
+    return number is not None and 0 <= number <= _LARGEST_AMOUNT
 
 
 class Incomparable(RolloutError):
@@ -180,7 +185,8 @@ class Totals:
         share = self.peak_memory_share
         if share is not None and not 0 <= share <= 1:
             raise Incomparable(
-                "NotACounter", f"pod {self.pod} says that {share} of its device's memory was in use"
+                "NotACounter",
+                f"pod {self.pod} says that {shown(share)} of its device's memory was in use",
             )
 
     def to_baseline(
@@ -291,4 +297,6 @@ class Totals:
     def _check(self, name: str, value: float, *, whole: bool) -> None:
         usable = is_count(value) if whole else _is_amount(value)
         if not usable:
-            raise Incomparable("NotACounter", f"the counter '{name}' of pod {self.pod} is {value}")
+            raise Incomparable(
+                "NotACounter", f"the counter '{name}' of pod {self.pod} is {shown(value)}"
+            )

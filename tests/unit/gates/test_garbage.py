@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelrollout.api.gate_types import (
-    StabilityKind,
-)
+from modelrollout.api.gate_types import Gate, StabilityKind
 from modelrollout.api.status import GateStatus
 from modelrollout.gates.evidence import (
     Comparison,
@@ -25,16 +23,17 @@ from modelrollout.gates.evidence import (
 from modelrollout.gates.judge import Assessment, evaluate
 from modelrollout.gates.totals import Incomparable, LogMoments, Totals
 from modelrollout.gates.verdict import Verdict
-from tests.unit.gates.every import EVERY, good
+from tests.unit.gates.every import EVERY, NAMES, good
 from tests.unit.gates.judging import (
     ANALYSIS,
+    ERRORS,
     NOON,
     RELATIVE,
     arm,
     counters,
 )
 
-amounts = st.one_of(st.floats(), st.integers(), st.just(10**400))
+amounts = st.one_of(st.floats(), st.integers(), st.sampled_from([10**400, 10**5000]))
 moments = st.builds(LogMoments, count=amounts, total=amounts, squares=amounts)
 garbage = st.builds(
     Totals,
@@ -130,7 +129,17 @@ def check_status(assessment: Assessment) -> None:
         assert GateStatus.model_validate(status.to_api()) == status
 
 
-NONSENSE = st.sampled_from([math.nan, math.inf, -math.inf, -1, 10**400, -(10**400), "9", None])
+NONSENSE: dict[str, Any] = {
+    "NaN": math.nan,
+    "infinite": math.inf,
+    "negative infinite": -math.inf,
+    "negative": -1,
+    "huge": 10**400,
+    "negative huge": -(10**400),
+    "of more digits than Python prints": 10**5000,
+    "text": "9",
+    "None": None,
+}
 COUNTERS = [item.name for item in fields(Totals) if item.type in ("int", "float")]
 
 
@@ -204,18 +213,41 @@ PLACES = (
 )
 
 
-@given(place=st.sampled_from(PLACES), value=NONSENSE)
-def test_nonsense_in_one_place_is_neither_blamed_nor_overlooked(place: str, value: Any) -> None:
-    # Peaks of both arms, and moments of the candidate's own counters, concern no gate.
-    idle = {"candidate.peak_memory_share", "stable.peak_memory_share"}
+def _means_something(place: str, value: Any) -> bool:
+    """Tell whether a value may stand in a place, or no gate looks at that place."""
+    if place in ("candidate.peak_memory_share", "stable.peak_memory_share"):
+        return True
     if value is None:  # nothing is declared, or nothing is different
-        idle |= {"declared_share", "stable_gpu_count"}
-    negative_query = place == "queries.queue-depth" and value == -1
-    assessment = evaluate(EVERY, ANALYSIS, _spoiled(good(), place, value))
-    verdicts = {assessment.verdict, *(result.verdict for result in assessment.results)}
-    assert Verdict.FAIL not in verdicts
-    if place not in idle and not negative_query:
-        assert Verdict.INVALID in verdicts
+        return place in ("declared_share", "stable_gpu_count")
+    return place == "queries.queue-depth" and value == -1
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nonsense_in_one_place_is_neither_blamed_nor_overlooked(place: str) -> None:
+    for name, value in NONSENSE.items():
+        assessment = evaluate(EVERY, ANALYSIS, _spoiled(good(), place, value))
+        verdicts = {assessment.verdict, *(result.verdict for result in assessment.results)}
+        assert Verdict.FAIL not in verdicts, name
+        assert Verdict.INVALID in verdicts or _means_something(place, value), name
+
+
+@pytest.mark.parametrize("gate", EVERY, ids=NAMES)
+def test_a_gate_alone_neither_fails_on_nonsense_nor_raises(gate: Gate) -> None:
+    """No other gate is there that keeps the verdict from resting on what is nonsense."""
+    spoiled = [_spoiled(good(), place, value) for place in PLACES for value in NONSENSE.values()]
+    spoiled += [replace(good(), **changes) for changes in ODD.values()]
+    assert evaluate([gate], ANALYSIS, good()).verdict is Verdict.PASS
+    for evidence in spoiled:
+        assert evaluate([gate], ANALYSIS, evidence).verdict is not Verdict.FAIL
+
+
+def test_nothing_passes_beside_a_probe_that_is_none() -> None:
+    for what in ("none", ProbeTotals(12, 0.0, loading=True, candidate_missed=10**5000)):
+        probe: Any = what
+        assessment = evaluate([ERRORS], ANALYSIS, replace(good(), probe=probe))
+        assert assessment.results[0].verdict is Verdict.PASS
+        assert assessment.verdict is Verdict.INVALID
+        assert len(assessment.message) < 200
 
 
 NONE: Any = None

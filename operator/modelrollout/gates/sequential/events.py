@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 
 from modelrollout.gates import special
-from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
+from modelrollout.gates.sequential.judgement import (
+    Judgement,
+    invalid,
+    is_level,
+    is_number,
+    shown,
+)
 from modelrollout.gates.sequential.shares import proportion
 from modelrollout.gates.totals import is_count
 from modelrollout.gates.verdict import Verdict
@@ -56,19 +62,23 @@ def two_arm_counts(
     """
     alpha_fail = alpha if alpha_fail is None else alpha_fail
     if not (is_level(alpha, alpha_fail) and is_number(max_ratio) and max_ratio > 0):
-        return invalid("LimitOutOfRange", f"{max_ratio} is no limit for a ratio", max_ratio)
-    if not (is_number(k_c, k_s) and is_count(k_c) and is_count(k_s)):
-        return invalid("NotACount", f"{k_c} or {k_s} is not a count", max_ratio)
+        message = f"{shown(max_ratio)} is no limit for a ratio, or an error level is none"
+        return invalid("LimitOutOfRange", message, max_ratio)
+    if not (is_count(k_c) and is_count(k_s)):
+        return invalid("NotACount", f"{shown(k_c)} or {shown(k_s)} is not a count", max_ratio)
     if not (is_number(exposure_c, exposure_s) and min(exposure_c, exposure_s) >= 0):
-        return invalid("NotAMeasurement", f"{exposure_c} or {exposure_s} is no exposure", max_ratio)
+        message = f"{shown(exposure_c)} or {shown(exposure_s)} is no exposure"
+        return invalid("NotAMeasurement", message, max_ratio)
+    max_ratio, exposure_c, exposure_s = float(max_ratio), float(exposure_c), float(exposure_s)
     odds = max_ratio * exposure_c / exposure_s if exposure_s > 0 else math.inf
-    if not 0 < odds < math.inf:
+    scale = exposure_s / exposure_c if exposure_c > 0 else math.inf
+    if not (0 < odds < math.inf and scale < math.inf):
         return invalid("NoRequests", "one of the arms has not been exposed", max_ratio)
-    shown = f"{k_c} events in {exposure_c:g} against {k_s} in {exposure_s:g} at stable"
-    n = int(k_c + k_s)
+    counts = f"{k_c} events in {exposure_c:g} against {k_s} in {exposure_s:g} at stable"
+    n = int(k_c) + int(k_s)
     if n == 0:
         return Judgement(
-            Verdict.INCONCLUSIVE, "NoEvents", 0, None, None, None, max_ratio, None, shown
+            Verdict.INCONCLUSIVE, "NoEvents", 0, None, None, None, max_ratio, None, counts
         )
     coin = proportion(
         int(k_c),
@@ -79,8 +89,7 @@ def two_arm_counts(
         design_effect=design_effect,
     )
     if coin.verdict is Verdict.INVALID:
-        return invalid(coin.reason, f"{shown}: {coin.message}", max_ratio)
-    scale = exposure_s / exposure_c
+        return invalid(coin.reason, f"{counts}: {coin.message}", max_ratio)
     estimate, low, high = (
         None if share is None else _odds(share) * scale
         for share in (coin.estimate, coin.low, coin.high)
@@ -98,7 +107,7 @@ def two_arm_counts(
         high,
         max_ratio,
         None,
-        f"{shown}: {outcome}",
+        f"{counts}: {outcome}",
     )
 
 
@@ -123,11 +132,11 @@ def rate_upper_bound(k: float, exposure: float, *, alpha: float) -> float:
         Events per unit of exposure; infinite without exposure, not a number when an argument is
         out of its range.
     """
-    if not (is_number(k, exposure, alpha) and is_count(k) and exposure >= 0 and is_level(alpha)):
+    if not (is_count(k) and is_number(exposure) and exposure >= 0 and is_level(alpha)):
         return math.nan
     if exposure == 0:
         return math.inf
-    return float(special.gammaincinv(k + 1, 1 - alpha)) / float(exposure)
+    return float(special.gammaincinv(int(k) + 1, 1 - float(alpha))) / float(exposure)
 
 
 def _odds(share: float) -> float:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
+from modelrollout.gates.scalars import is_finite, plain, shown
 from modelrollout.gates.verdict import Verdict
 
-__all__ = ["Judgement", "invalid", "is_level", "is_number"]
+__all__ = ["LEAST_LEVEL", "Judgement", "invalid", "is_level", "is_number", "shown"]
+
+LEAST_LEVEL: Final = 2.0**-53
+"""Below it a probability is lost beside 1, in 64-bit floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +40,25 @@ class Judgement:
 
     limit: float
     needed: int | None
-    """Further observations until Pass if all are good; None where that is not known."""
+    """Further observations until Pass; None where that is not known. Of shares and scores it says
+    so if all of them are good, of `log_latency` and of means if they are like those so far."""
 
     message: str
 
 
-def invalid(reason: str, message: str, limit: float, *, needed: int | None = None) -> Judgement:
-    """Return that there is nothing to judge, and why."""
-    return Judgement(Verdict.INVALID, reason, None, None, None, None, limit, needed, message)
+def invalid(reason: str, message: str, limit: object, *, needed: int | None = None) -> Judgement:
+    """Return that there is nothing to judge, and why; a limit that is no number is not told."""
+    number = plain(limit) if is_finite(limit) else None
+    told = math.nan if number is None else float(number)
+    return Judgement(Verdict.INVALID, reason, None, None, None, None, told, needed, message)
 
 
-def is_level(*alphas: float) -> bool:
-    """Tell whether all numbers can be probabilities of an error."""
-    return all(0 < alpha < 1 for alpha in alphas)
+def is_level(*alphas: object) -> bool:
+    """Tell whether all values can be probabilities of an error, or limits of a share."""
+    numbers = [plain(alpha) for alpha in alphas]
+    return all(number is not None and LEAST_LEVEL <= number < 1 for number in numbers)
 
 
-def is_number(*values: float) -> bool:
-    """Tell whether all values are finite numbers."""
-    try:
-        return all(math.isfinite(value) for value in values)
-    except (OverflowError, TypeError):
-        return False
+def is_number(*values: object) -> bool:
+    """Tell whether all values are numbers that a 64-bit float can hold."""
+    return all(is_finite(value) for value in values)

@@ -7,7 +7,14 @@ from functools import lru_cache
 from typing import Final
 
 from modelrollout.gates import special
-from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
+from modelrollout.gates.sequential.judgement import (
+    LEAST_LEVEL,
+    Judgement,
+    invalid,
+    is_level,
+    is_number,
+    shown,
+)
 from modelrollout.gates.totals import LARGEST_COUNT, is_count
 from modelrollout.gates.verdict import Verdict
 
@@ -42,7 +49,7 @@ def proportion(
     n
         All requests.
     p0
-        The limit: largest share of bad requests, between 0 and 1.
+        The limit: largest share of bad requests, between 2**-53 and 1, as the error levels.
     alpha_pass
         Largest probability of ever passing when the share is `p0` or more.
     alpha_fail
@@ -62,12 +69,15 @@ def proportion(
     """
     if not (is_level(p0, alpha_pass, alpha_fail) and is_number(design_effect)):
         return invalid(
-            "LimitOutOfRange", "the limit and the error levels must lie within 0 and 1", p0
+            "LimitOutOfRange",
+            f"the limit and the error levels must lie within {LEAST_LEVEL:.3g} and 1",
+            p0,
         )
     if not (is_count(k) and is_count(n) and k <= n and design_effect >= 1):
-        return invalid("NotACount", f"{k} of {n} is not a count", p0)
-    k, n = int(k), int(n)
-    bad, all_ = k / design_effect, n / design_effect
+        return invalid("NotACount", f"{shown(k)} of {shown(n)} is not a count", p0)
+    k, n, p0 = int(k), int(n), float(p0)
+    alpha_pass, alpha_fail = float(alpha_pass), float(alpha_fail)
+    bad, all_ = k / float(design_effect), n / float(design_effect)
     passing = _passing_n(k, p0, alpha_pass)
     needed = None if passing is None else max(0, passing - n)
     if n == 0:
