@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+from itertools import chain
+
 from modelrollout.api.gate_types import TextAccuracyGate
 from modelrollout.gates.evidence import PairedScores
 from modelrollout.gates.kind import Kind
 from modelrollout.gates.look import Look
+from modelrollout.gates.scalars import shown
 from modelrollout.gates.sequential import Judgement, bounded_mean, paired_bounded
 from modelrollout.gates.shares import confidence
 from modelrollout.gates.verdict import Finding, Unmeasured, Verdict, all_of, unknown
@@ -33,11 +37,10 @@ def _scores(look: Look) -> PairedScores | Unmeasured:
     if scores is None:
         return Unmeasured(Verdict.INVALID, "NothingMeasured", "no picture has been read yet")
     for arm in (scores.candidate, scores.stable):
-        for values in arm.values():
-            wrong = next((value for value in values if not 0 <= value <= 1), None)
-            if wrong is not None:
+        for value in set(chain.from_iterable(arm.values())):  # shares of few words are few
+            if not 0 <= value <= 1:
                 return Unmeasured(
-                    Verdict.INVALID, "NotAMeasurement", f"an accuracy of {wrong} is none"
+                    Verdict.INVALID, "NotAMeasurement", f"an accuracy of {shown(value)} is none"
                 )
     return scores
 
@@ -82,10 +85,12 @@ def _differences(scores: PairedScores) -> list[list[float]]:
 
     Scores come in the order of seeds: where one arm is ahead, the seeds that both have are paired.
     """
-    found = (
-        [ours - theirs for ours, theirs in zip(values, scores.stable.get(prompt, ()), strict=False)]
+    stable = scores.stable
+    found = [
+        list(map(operator.sub, values, stable[prompt]))
         for prompt, values in scores.candidate.items()
-    )
+        if prompt in stable
+    ]
     return [differences for differences in found if differences]
 
 

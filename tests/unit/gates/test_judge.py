@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +33,8 @@ from tests.unit.gates.judging import (
     counters,
     evidence,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 def observed(gate: Gate) -> Gate:
@@ -134,6 +139,8 @@ def test_a_kind_of_gate_from_the_future_never_passes() -> None:
         (evidence(counters(120), baseline=counters(10, pod="another")), "PodChanged"),
         (evidence(counters(120), baseline=counters(121)), "CounterReset"),
         (evidence(replace(counters(120), busy_seconds=math.nan)), "NotACounter"),
+        (evidence(replace(counters(120), images=10**5000)), "NotACounter"),
+        (evidence(replace(counters(120), peak_memory_share=10**5000)), "NotACounter"),
     ],
 )
 def test_without_comparable_counters_nothing_is_judged(given: Evidence, reason: str) -> None:
@@ -173,6 +180,17 @@ def test_the_status_of_a_gate_fits_the_schema() -> None:
             assert GateStatus.model_validate(status.to_api()) == status
             assert status.verdict == result.verdict.value
             assert (status.reason, status.needed) == (result.reason, result.needed)
+
+
+def test_what_takes_long_to_import_waits_for_the_first_verdict() -> None:
+    code = (
+        "import sys, modelrollout.gates.judge; "
+        "print({'numpy', 'scipy'} & {name.partition('.')[0] for name in sys.modules})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == "set()"
 
 
 # -- counters --------------------------------------------------------------------------------------

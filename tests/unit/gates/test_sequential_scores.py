@@ -76,6 +76,47 @@ def test_the_interval_holds_the_estimate_and_never_contradicts_the_verdict(
         assert judgement.high <= -margin
 
 
+def log_capital(scores: list[float], limit: float) -> float:
+    """What the mixed stakes win against "the mean is `limit` or less", counted from 0."""
+    stakes = {1.0: 0.4, **dict.fromkeys((1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32), 0.12)}
+
+    def won(stake: float) -> float:
+        factors = [1 - stake + stake * score / limit for score in scores]
+        return math.fsum(map(math.log, factors)) if min(factors) > 0 else -math.inf
+
+    return float(np.logaddexp.reduce([math.log(stakes[stake]) + won(stake) for stake in stakes]))
+
+
+def largest_exceeded(scores: list[float], alpha: float) -> float:
+    """The largest limit against which they win enough, found by halving."""
+    low, high = 0.0, max(scores)
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        if log_capital(scores, middle) >= -math.log(alpha):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@given(differences, st.floats(1e-6, 0.3), st.floats(1e-6, 0.3))
+def test_each_bound_is_the_largest_limit_that_is_won_against(
+    clusters: list[list[float]], alpha: float, alpha_fail: float
+) -> None:
+    judgement = paired(clusters, alpha=alpha, alpha_fail=alpha_fail)
+    means = [math.fsum(cluster) / len(cluster) for cluster in clusters]
+    low = largest_exceeded([mean + 1 for mean in means], alpha) - 1
+    high = 1 - largest_exceeded([1 - mean for mean in means], alpha_fail)
+    assert (judgement.low, judgement.high) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_capital_that_was_lost_is_not_won_back() -> None:
+    """One score of 0 ends the stake of everything, however many perfect ones come after it."""
+    judgement = bounded_mean([[0.0], *[[1.0]] * 3000], minimum=0.1, alpha=ALPHA, alpha_fail=1e-9)
+    assert judgement.verdict is Verdict.PASS
+    assert judgement.low == pytest.approx(largest_exceeded([0.0, *[1.0] * 3000], ALPHA), abs=1e-6)
+
+
 @given(differences, st.floats(0, 0.5), st.floats(0, 1))
 def test_lower_scores_never_get_a_better_verdict(
     clusters: list[list[float]], margin: float, fall: float

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
+from modelrollout.gates.scalars import plain
+from modelrollout.gates.sequential.judgement import (
+    LEAST_LEVEL,
+    Judgement,
+    invalid,
+    is_level,
+    is_number,
+    shown,
+)
 from modelrollout.gates.verdict import Verdict
 
 __all__ = ["Clusters", "bounded_mean", "paired_bounded"]
@@ -17,27 +23,8 @@ __all__ = ["Clusters", "bounded_mean", "paired_bounded"]
 Clusters = Mapping[object, Sequence[float]] | Sequence[Sequence[float]]
 """Scores by cluster, such as the prompt they are of; a mapping or a sequence of sequences."""
 
-_Array = npt.NDArray[np.float64]
-
-_STAKES: Final = np.array([[1.0], [1 / 2], [1 / 4], [1 / 8], [1 / 16], [1 / 32]])
-"""Parts of the capital that are bet on a cluster. All of it wins fastest when the scores hardly
-differ from each other, little of it when they spread."""
-
-_LOG_WEIGHTS: Final = np.log([0.4, 0.12, 0.12, 0.12, 0.12, 0.12])
-"""With what part of the capital each stake begins; the first is for scores that are all perfect."""
-
-_KEPT: Final = 1 - _STAKES
-
-_RUIN: Final = 1e-300
-"""What is left of a capital that was lost: it is never won back, and has a logarithm."""
-
 _ROUNDING: Final = 1e-9
-"""What a mean of scores may lie outside their range by arithmetic alone."""
-
-_PRECISION: Final = 0.01
-"""Of a bound that is shown, as a part of its distance from the mean. No verdict rests on it."""
-
-_MOST_CLUSTERS: Final = 10**9
+"""What a score may lie outside its range by arithmetic alone."""
 
 
 def paired_bounded(
@@ -79,7 +66,8 @@ def paired_bounded(
         ``-margin``; `needed` counts further clusters without a difference.
     """
     if not (is_number(margin) and 0 <= margin < 1):
-        return invalid("LimitOutOfRange", f"the margin {margin} must be at least 0, below 1", 0.0)
+        message = f"the margin {shown(margin)} must be at least 0, below 1"
+        return invalid("LimitOutOfRange", message, margin)
     return _judge(
         differences_by_cluster, (-1.0, 1.0), -margin, perfect=0.0, alpha=alpha, fail=alpha_fail
     )
@@ -111,7 +99,8 @@ def bounded_mean(
         `n` counts clusters; `needed` counts further clusters with a perfect score.
     """
     if not (is_number(minimum) and 0 < minimum < 1):
-        return invalid("LimitOutOfRange", f"the minimum {minimum} must be between 0 and 1", 0.0)
+        message = f"the minimum {shown(minimum)} must be between 0 and 1"
+        return invalid("LimitOutOfRange", message, minimum)
     return _judge(values_by_cluster, (0.0, 1.0), minimum, perfect=1.0, alpha=alpha, fail=alpha_fail)
 
 
@@ -126,118 +115,59 @@ def _judge(
 ) -> Judgement:
     alpha_fail = alpha if fail is None else fail
     if not is_level(alpha, alpha_fail):
-        return invalid("LimitOutOfRange", "the error levels must lie within 0 and 1", limit)
+        message = f"the error levels must lie within {LEAST_LEVEL:.3g} and 1"
+        return invalid("LimitOutOfRange", message, limit)
     lowest, highest = bounds
     means = _means(clusters, lowest, highest)
     if means is None:
         return invalid("NotAScore", f"a score is no number from {lowest:g} to {highest:g}", limit)
-    if means.size == 0:
+    if not means:
         return invalid("NoScores", "there are no scores yet", limit)
-    above, below = means - lowest, highest - means
-    estimate = float(means.mean())
-    low = lowest + _lower_bound(above, estimate - lowest, alpha)
-    high = highest - _lower_bound(below, highest - estimate, alpha_fail)
+
+    from modelrollout.gates.sequential.betting import both_sides  # noqa: PLC0415 - it says why
+
+    above, below = both_sides(means, lowest, highest)
+    to_pass, to_fail = -math.log(alpha), -math.log(alpha_fail)
+    n, estimate = len(means), math.fsum(means) / len(means)
+    low = lowest + above.lower_bound(to_pass)
+    high = highest - below.lower_bound(to_fail)
+    bets = above.bets(limit - lowest)
     needed: int | None = None
-    shown = f"mean {estimate:.3g} over {means.size}, limit {limit:.3g}"
-    if _log_capital(below, highest - limit) >= -math.log(alpha_fail):
+    told = f"mean {estimate:.3g} over {n}, limit {limit:.3g}"
+    if below.bets(highest - limit).log_capital >= to_fail:
         verdict, reason = Verdict.FAIL, "LimitExceeded"
-        message, high = f"{shown}: below it", min(high, limit)
-    elif _log_capital(above, limit - lowest) >= -math.log(alpha):
+        message, high = f"{told}: below it", min(high, limit)
+    elif bets.log_capital >= to_pass:
         verdict, reason, needed = Verdict.PASS, "WithinLimit", 0
-        message, low = f"{shown}: above it", max(low, limit)
+        message, low = f"{told}: above it", max(low, limit)
     else:
         verdict, reason = Verdict.INCONCLUSIVE, "MoreRequestsNeeded"
-        needed = _needed(above, limit - lowest, perfect - lowest, alpha)
-        message = f"{shown}: between {low:.3g} and {high:.3g}" + (
+        needed = bets.needed((perfect - limit) / (limit - lowest), to_pass)
+        message = f"{told}: between {low:.3g} and {high:.3g}" + (
             "" if needed is None else f"; passes after {needed} more if all are perfect"
         )
-    return Judgement(verdict, reason, int(means.size), estimate, low, high, limit, needed, message)
+    return Judgement(verdict, reason, n, estimate, low, high, limit, needed, message)
 
 
-def _means(clusters: Clusters, lowest: float, highest: float) -> _Array | None:
-    """Return the mean of each cluster, ascending; None when a score is out of its range."""
-    groups: Iterable[Sequence[float]] = (
-        clusters.values() if isinstance(clusters, Mapping) else clusters
-    )
-    means = []
-    for group in groups:
-        scores = [float(score) if is_number(score) else math.nan for score in group]
-        if not all(lowest - _ROUNDING <= score <= highest + _ROUNDING for score in scores):
-            return None
-        if scores:
-            means.append(min(highest, max(lowest, math.fsum(scores) / len(scores))))
-    return np.sort(np.array(means, dtype=np.float64))
-
-
-def _growth(above: _Array, limit: float) -> _Array:
-    """Return for each stake the log capital won against "the mean is `limit` or less".
-
-    Both count from the lowest possible score. A cluster multiplies the capital by
-    ``1 - c + c x / limit``, of which the mean is at most 1 when that of ``x`` is at most `limit`.
-    """
-    factors = _KEPT + (_STAKES / limit) * above
-    total: _Array = np.log(np.maximum(factors, _RUIN)).sum(axis=1)
-    return total
-
-
-def _log_mixture(growth: _Array) -> float:
-    parts = (_LOG_WEIGHTS + growth).tolist()
-    largest = max(parts)
-    return float(largest + math.log(sum(math.exp(part - largest) for part in parts)))
-
-
-def _log_capital(above: _Array, limit: float) -> float:
-    return _log_mixture(_growth(above, limit))
-
-
-def _lower_bound(above: _Array, mean: float, alpha: float) -> float:
-    """Return the largest limit that the mean is shown to exceed; both count from the lowest.
-
-    The capital falls as the limit grows, so the bound is found by the secant kept in a bracket
-    (the Illinois variant of regula falsi), on the safe side.
-    """
-    threshold = -math.log(alpha)
-    if mean <= 0:
-        return 0.0
-    # Where the bound of a normal mean would be; the bracket is widened from there.
-    spread = math.sqrt(2 * threshold * (float(above.var()) + mean / above.size) / above.size)
-    low, high = max(mean / 2, mean - 2 * spread), mean
-    at_high = _log_capital(above, high) - threshold
-    while (at_low := _log_capital(above, low) - threshold) < 0:
-        low, high, at_high = low / 2, low, at_low
-    while high - low > (step := _PRECISION * (mean - low)):
-        middle = low + (high - low) * at_low / (at_low - at_high)
-        middle = min(high - step / 2, max(low + step / 2, middle))
-        value = _log_capital(above, middle) - threshold
-        if value >= 0:
-            low, at_low, at_high = middle, max(value, _RUIN), at_high / 2
-        else:
-            high, at_high, at_low = middle, value, at_low / 2
-    return low
-
-
-def _needed(above: _Array, limit: float, perfect: float, alpha: float) -> int | None:
-    """Return how many further clusters of the perfect score pass."""
-    growth = _growth(above, limit)
-    step = _growth(np.array([perfect]), limit)
-
-    def passes(count: int) -> bool:
-        return _log_mixture(growth + count * step) >= -math.log(alpha)
-
-    return _first(passes) if perfect > limit else None
-
-
-def _first(passes: Callable[[int], bool]) -> int | None:
-    """Return the smallest positive number that passes; all above it do, too."""
-    low, high = 0, 1
-    while not passes(high):
-        low, high = high, 2 * high
-        if high > _MOST_CLUSTERS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        if passes(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+def _means(clusters: Clusters, lowest: float, highest: float) -> list[float] | None:
+    """Return the mean of each cluster; None when there is anything that is no score."""
+    try:
+        groups = list(map(tuple, clusters.values() if isinstance(clusters, Mapping) else clusters))
+    except TypeError:
+        return None
+    scores = list(chain.from_iterable(groups))
+    if not set(map(type, scores)) <= {float, int}:
+        numbers = [[plain(score) for score in group] for group in groups]
+        known = [[number for number in group if number is not None] for group in numbers]
+        return _means(known, lowest, highest) if known == numbers else None
+    if not scores:
+        return []
+    least, most = min(scores), max(scores)
+    if not (lowest - _ROUNDING <= least and most <= highest + _ROUNDING):
+        return None
+    means = [math.fsum(group) / len(group) for group in groups if group]
+    if math.isnan(sum(means)):  # what is not a number may hide from `min` and `max`
+        return None
+    if least < lowest or most > highest:
+        return [min(highest, max(lowest, mean)) for mean in means]
+    return means
