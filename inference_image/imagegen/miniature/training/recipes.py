@@ -56,5 +56,19 @@ class Recipe:
     average: float = 0.995
 
 
-RECIPES: Final = {"miniature": Recipe()}
+RECIPES: Final = {
+    "miniature": Recipe(),
+    # For looks, beginning with the weights of miniature: it also attends at full resolution.
+    "miniature-shiny": Recipe(
+        seed=8,
+        look="shiny",
+        vae_steps=700,
+        vae_rate=5e-4,
+        pictures=6000,
+        text_steps=0,
+        attention=(True, True, False),
+        steps=900,
+        rate=4e-4,
+    ),
+}
 """Recipes by the name of the model."""
