@@ -223,8 +223,9 @@ def test_a_client_that_left_stops_its_work_at_a_step_boundary(moody_server: Mood
 def test_draining_finishes_accepted_work_and_refuses_new(moody_server: MoodyServer) -> None:
     with moody_server() as (server, trouble), ThreadPoolExecutor() as pool:
         trouble.may_go_on.clear()
-        shapes = ("32x32", "48x32", "48x32")
-        accepted = [pool.submit(server.generate, size=size, n=5) for size in shapes]
+        accepted = [pool.submit(server.generate, n=5)]
+        assert trouble.started.wait(PATIENCE_SECONDS)
+        accepted += [pool.submit(server.generate, size="48x32", n=5) for _ in range(2)]
         wait_for_queue(server, 2)
         server.server.stop()
         wait_until(server, contract.READY, 0)
