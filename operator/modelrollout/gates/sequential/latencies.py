@@ -6,7 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
+from modelrollout.gates.sequential.judgement import (
+    Judgement,
+    invalid,
+    is_level,
+    is_number,
+    shown,
+)
 from modelrollout.gates.sequential.stopping_line import (
     FEWEST_REQUESTS,
     LEAST_VARIANCE,
@@ -41,6 +47,7 @@ _LARGEST_LOG: Final = 1e6
 
 _LARGEST_EFFECT: Final = 1e9
 _STRATUM_NUMBERS: Final = 6
+_NO_CLASS: Final = "a class is not six numbers"
 
 
 def log_latency(
@@ -106,7 +113,7 @@ def log_latency(
     if not 0 < margin_fail <= margin_pass:
         return invalid(
             "LimitOutOfRange",
-            f"the margins {margin_fail:g} and {margin_pass:g} must be positive and ascend",
+            f"margins must be above 0 and ascend, not {shown(margin_fail)} and {shown(margin_pass)}",
             margin_fail,
         )
     if not 1 <= design_effect <= _LARGEST_EFFECT:
@@ -237,8 +244,12 @@ def _course(classes: list[_Class], mean: _Mean, plan: float, design_effect: floa
 
 def _pool(strata: Iterable[Stratum]) -> list[_Class] | str:
     """Return what each class that both arms have says, or what is wrong with the numbers."""
+    try:
+        listed = list(strata)
+    except TypeError:
+        return _NO_CLASS
     shared: list[Stratum] = []
-    for stratum in strata:
+    for stratum in listed:
         wrong = _wrong(stratum)
         if wrong:
             return wrong
@@ -273,11 +284,15 @@ def _pool(strata: Iterable[Stratum]) -> list[_Class] | str:
 
 def _wrong(stratum: Sequence[float]) -> str:
     """Say what is wrong with the numbers of a class; empty when nothing is."""
-    if len(stratum) != _STRATUM_NUMBERS or not is_number(*stratum):
-        return "a class is not six numbers"
+    try:
+        whole = len(stratum) == _STRATUM_NUMBERS and is_number(*stratum)
+    except TypeError:
+        whole = False
+    if not whole:
+        return _NO_CLASS
     n_c, mean_c, ss_c, n_s, mean_s, ss_s = stratum
     if not (is_count(n_c) and is_count(n_s)):
-        return f"{n_c:g} and {n_s:g} requests of a class are not counts"
+        return f"{shown(n_c)} and {shown(n_s)} requests of a class are not counts"
     if max(abs(mean_c), abs(mean_s)) > _LARGEST_LOG:
         return f"means of {mean_c:g} and {mean_s:g} are no log times"
     if min(ss_c, ss_s) < 0 or max(ss_c, ss_s) > _LARGEST_LOG**2 * max(n_c, n_s):

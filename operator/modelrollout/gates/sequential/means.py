@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from modelrollout.gates.sequential.judgement import Judgement, invalid, is_level, is_number
+from modelrollout.gates.sequential.judgement import (
+    Judgement,
+    invalid,
+    is_level,
+    is_number,
+    shown,
+)
 from modelrollout.gates.sequential.stopping_line import (
     FEWEST_REQUESTS,
     LEAST_VARIANCE,
@@ -68,7 +74,7 @@ def mean_limit(
     alpha_fail = alpha if alpha_fail is None else alpha_fail
     levels = is_level(alpha, alpha_fail) and is_number(limit, design_effect)
     if not (levels and limit >= 0 and design_effect >= 1 and is_count(n_max)):
-        return invalid("LimitOutOfRange", f"{limit} is no limit for a mean", limit)
+        return invalid("LimitOutOfRange", f"{shown(limit)} is no limit for a mean", limit)
     problem = _problem(n, mean, deviation)
     if problem:
         return invalid("NotAMeasurement", problem, limit)
@@ -129,7 +135,7 @@ def mean_ratio(  # noqa: PLR0917 - two arms of three numbers, as in the tuple of
     if not (levels and 0 < margin_fail <= margin_pass and design_effect >= 1 and is_count(n_max)):
         return invalid(
             "LimitOutOfRange",
-            f"the margins {margin_fail} and {margin_pass} must be positive and ascend",
+            f"margins must be above 0 and ascend, not {shown(margin_fail)} and {shown(margin_pass)}",
             margin_fail,
         )
     problem = _problem(n_c, mean_c, deviation_c) or _problem(n_s, mean_s, deviation_s)
@@ -180,7 +186,9 @@ def _relative_variance(mean: float, deviation: float) -> float:
 
 def _problem(n: float, mean: float, deviation: float) -> str:
     if not (is_number(n, mean, deviation) and is_count(n) and mean >= 0 and deviation >= 0):
-        return f"{n} amounts with a mean of {mean} and a deviation of {deviation}"
+        return (
+            f"{shown(n)} amounts with a mean of {shown(mean)} and a deviation of {shown(deviation)}"
+        )
     return ""
 
 
