@@ -113,7 +113,7 @@ def log_latency(
     if not 0 < margin_fail <= margin_pass:
         return invalid(
             "LimitOutOfRange",
-            f"margins must be above 0 and ascend, not {shown(margin_fail)} and {shown(margin_pass)}",
+            f"margins must be positive, and ascend: {shown(margin_fail)} and {shown(margin_pass)}",
             margin_fail,
         )
     if not 1 <= design_effect <= _LARGEST_EFFECT:

@@ -135,7 +135,7 @@ def mean_ratio(  # noqa: PLR0917 - two arms of three numbers, as in the tuple of
     if not (levels and 0 < margin_fail <= margin_pass and design_effect >= 1 and is_count(n_max)):
         return invalid(
             "LimitOutOfRange",
-            f"margins must be above 0 and ascend, not {shown(margin_fail)} and {shown(margin_pass)}",
+            f"margins must be positive, and ascend: {shown(margin_fail)} and {shown(margin_pass)}",
             margin_fail,
         )
     problem = _problem(n_c, mean_c, deviation_c) or _problem(n_s, mean_s, deviation_s)
