@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 
-from imagegen.miniature.training.data import make_corpus
-from imagegen.miniature.training.denoiser import build_unet, encode_corpus, train_denoiser
+from imagegen.miniature.training.data import Corpus, make_corpus
+from imagegen.miniature.training.denoiser import (
+    Lessons,
+    build_unet,
+    encode_corpus,
+    train_denoiser,
+)
 from imagegen.miniature.training.folder import assemble, save_folder
 from imagegen.miniature.training.recipes import Recipe
 from imagegen.miniature.training.text import build_text_encoder, teach_spelling
@@ -56,6 +62,15 @@ def _trained_vae(vae: Any, recipe: Recipe, work: Path) -> Any:
     return diffusers.AutoencoderKL.from_pretrained(done).eval().requires_grad_(requires_grad=False)
 
 
+def _lessons(vae: Any, corpus: Corpus, work: Path) -> Lessons:
+    """Compute the latents of the corpus, or read those that an earlier run has computed."""
+    done = work / "lessons.pt"
+    if not done.exists():
+        torch.save(asdict(encode_corpus(vae, corpus)), work / "lessons.new")
+        (work / "lessons.new").rename(done)
+    return Lessons(**torch.load(done, weights_only=True))
+
+
 def train(recipe: Recipe, *, work: Path, out: Path, start: Path | None = None) -> None:
     """Train a model and save it; an interrupted training goes on where it was.
 
@@ -79,7 +94,7 @@ def train(recipe: Recipe, *, work: Path, out: Path, start: Path | None = None) -
         seed=recipe.seed, count=recipe.pictures, look=recipe.look, layouts=recipe.layouts
     )
     teach_spelling(encoder, corpus, recipe, work)
-    lessons = encode_corpus(vae, corpus)
+    lessons = _lessons(vae, corpus, work)
     unet, encoder = train_denoiser(
         unet, encoder, vae=vae, lessons=lessons, recipe=recipe, work=work
     )
