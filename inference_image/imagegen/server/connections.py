@@ -13,7 +13,11 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["BoundedProtocol"]
+__all__ = ["IDLE_SECONDS", "BoundedProtocol"]
+
+IDLE_SECONDS = 120
+"""Longer than proxies keep connections: of two sides that may end one, only the one that sends
+requests can do it without losing any."""
 
 _HEAD_SECONDS = 10.0
 _ANSWER_SECONDS = 300.0
@@ -24,36 +28,44 @@ _MOST_CONNECTIONS = 512
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 on one connection; hangs up on who does not come to the point.
 
-    Within 10 s of being opened, or of the last answer, a connection has to bring the whole head of
-    a request; within 300 s it has to take an answer. When there are too many connections, the one
-    that has owed a head the longest makes room.
+    A connection may be idle for 120 s, takes 10 s at most for the head of a request and 300 s for
+    an answer. When there are too many, the one that is next to be closed for want of a request
+    makes room.
     """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._due: asyncio.TimerHandle | None = None
+        self._head_has_begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._await_head()
+        self._hang_up_in(IDLE_SECONDS)
         if len(self.connections) > _MOST_CONNECTIONS:
             ours = [one for one in self.connections if isinstance(one, BoundedProtocol)]
-            min(ours, key=lambda one: one.head_due_at).make_room()
+            min(ours, key=lambda one: one.request_due_at).make_room()
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, and see whether it completes a head."""
         super().data_received(data)
-        if not self._is_sending:
-            self._await_head()
+        if self._is_sending:
+            return
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif not self._head_has_begun:
+            self._hang_up_in(_HEAD_SECONDS)
+            self._head_has_begun = True
 
     def on_response_complete(self) -> None:
         """Begin to wait until the answer is taken, and for the next request."""
         super().on_response_complete()
         if self._is_sending:
             self._hang_up_in(_ANSWER_SECONDS)
-        else:
-            self._await_head()
+        elif self.conn.their_state is h11.IDLE:
+            self._hang_up_in(IDLE_SECONDS)
+        else:  # the next one had been sent before the answer
+            self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -61,25 +73,19 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     @property
-    def head_due_at(self) -> float:
-        """When the head of a request has to be there; infinite while none is owed."""
+    def request_due_at(self) -> float:
+        """When there has to be a request; infinite while there is one, or its answer."""
         return math.inf if self._due is None or self._is_sending else self._due.when()
 
     def make_room(self) -> None:
-        """Close the connection, if it owes a head."""
-        if self.head_due_at < math.inf:
+        """Close the connection, if there is no request."""
+        if self.request_due_at < math.inf:
             self._stop_waiting()
             self.transport.abort()
 
     @property
     def _is_sending(self) -> bool:
         return self.transport.get_write_buffer_size() > 0
-
-    def _await_head(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_waiting()
-        elif self._due is None:
-            self._hang_up_in(_HEAD_SECONDS)
 
     def _hang_up_in(self, seconds: float) -> None:
         self._stop_waiting()
@@ -88,4 +94,4 @@ class BoundedProtocol(H11Protocol):
     def _stop_waiting(self) -> None:
         if self._due is not None:
             self._due.cancel()
-            self._due = None
+        self._due, self._head_has_begun = None, False

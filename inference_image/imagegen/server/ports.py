@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from imagegen.contract import StartupFailureCode
 from imagegen.errors import StartupError
-from imagegen.server.connections import BoundedProtocol
+from imagegen.server.connections import IDLE_SECONDS, BoundedProtocol
 from imagegen.server.scrapes import metrics_route
 
 __all__ = ["http_port", "metrics_port"]
@@ -60,6 +60,7 @@ def _answering(app: Starlette, listener: socket.socket, name: str) -> Iterator[N
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=_CLOSING_SECONDS,
+            timeout_keep_alive=IDLE_SECONDS,
         )
     )
     thread = threading.Thread(

@@ -140,10 +140,24 @@ def one_answer(line: socket.socket) -> bytes:
 def test_a_connection_that_says_nothing_is_closed(
     target: Running, monkeypatch: pytest.MonkeyPatch, port: str
 ) -> None:
-    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.1)
     address = ("127.0.0.1", getattr(target.settings, port))
     with socket.create_connection(address, PATIENCE_SECONDS) as line:
         assert rest_of(line) == b""
+
+
+def test_a_connection_may_be_idle_for_longer_than_a_head_may_take(
+    connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.05)
+    line = connect()
+    for _ in range(2):
+        line.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            line.recv(1)
+        line.settimeout(PATIENCE_SECONDS)
+        line.sendall(b"GET /v1/models HTTP/1.1\r\nHost: kites\r\n\r\n")
+        assert one_answer(line).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -233,6 +247,8 @@ def test_answers_that_nobody_takes_are_thrown_away(
     narrow: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "_ANSWER_SECONDS", 0.2)
+    narrow.sendall(ASK + b"\r\n")
+    one_answer(narrow)  # the server has its end of the connection now
     before = open_sockets()
     narrow.sendall((ASK + b"\r\n") * MANY)
 
@@ -245,7 +261,8 @@ def test_answers_that_nobody_takes_are_thrown_away(
 def test_answers_may_be_taken_slowly(
     narrow: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.1)
+    for limit in ("IDLE_SECONDS", "_HEAD_SECONDS"):
+        monkeypatch.setattr(connections, limit, 0.1)
     narrow.sendall((ASK + b"\r\n") * (MANY - 1) + ASK + b"Connection: close\r\n\r\n")
     time.sleep(0.3)  # a client that is busy with something else
 
