@@ -105,6 +105,10 @@ class TestSlowdowns:
             assert self.rate(1.1, n_max, "fails") <= 0.05
             assert self.rate(1.25, n_max, "passes") <= 0.05
 
+    def test_a_candidate_that_is_a_quarter_slower_is_caught(self) -> None:
+        caught = [self.rate(1.25, n_max, "fails") for n_max in slowdowns.HORIZONS]
+        assert all(rate >= bar for rate, bar in zip(caught, (0.75, 0.97, 0.98), strict=True))
+
     def test_half_of_equal_candidates_pass_within_60_requests(self) -> None:
         assert self.rate(1, 150, "n_to_pass") <= 60
 
@@ -131,7 +135,7 @@ def test_few_runs_fit_the_table_of_limits() -> None:
 def test_few_runs_fit_the_table_of_means() -> None:
     table = read("means")
     for error in means.ERRORS:
-        rows = table.where(error=error, log_deviation=means.DEVIATIONS[2])
+        rows = table.where(error=error, amounts=list(means.AMOUNTS)[2])
         counts = means.wrong_verdicts((error, 2, 99, 20))
         for count, row in zip(counts, rows, strict=True):
             assert within_noise(count, 20, float(row["rate"] or 0)), row

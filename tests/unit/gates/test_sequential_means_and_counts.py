@@ -21,8 +21,8 @@ from modelrollout.gates.sequential import (
 
 ALPHA = 0.05
 Z = float(norm.ppf(1 - ALPHA / 2))
-Z_PASS = float(norm.ppf(1 - 0.8 * ALPHA / 2))
-"""The line for Pass spends four fifths of the error."""
+Z_PASS = float(norm.ppf(1 - 0.7 * ALPHA / 2))
+"""The line for Pass spends seven tenths of the error."""
 
 WORSE = [Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL]
 """Verdicts in the order in which more bad requests may change them."""

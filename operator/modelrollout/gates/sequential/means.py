@@ -23,7 +23,7 @@ from modelrollout.gates.verdict import Verdict
 
 __all__ = ["SPENT_ON_PASS", "mean_limit", "mean_ratio"]
 
-SPENT_ON_PASS: Final = 0.8
+SPENT_ON_PASS: Final = 0.7
 """Part of the allowed error that the line for Pass spends. The rest is for what the line takes for
 granted: costs of a mix of classes are more skewed than a log-normal amount."""
 
