@@ -18,7 +18,9 @@ import torch
 
 from imagegen.engines.folder import check_folder
 from imagegen.engines.presets import preset_for
+from imagegen.miniature.scenes import draw, scenes
 from imagegen.miniature.training import progress
+from imagegen.miniature.training.attention import Questions, letter_columns
 from imagegen.miniature.training.data import picture_batches
 from imagegen.miniature.training.denoiser import build_unet
 from imagegen.miniature.training.distillation import (
@@ -222,9 +224,63 @@ def test_a_larger_denoiser_begins_with_what_a_trained_one_does() -> None:
         assert torch.equal(larger(*seen).sample, trained(*seen).sample)
 
 
+def test_a_training_can_begin_with_a_trained_model(trained: Path, tmp_path: Path) -> None:
+    none = replace(SMALL, vae_steps=0, text_steps=0, steps=0)
+
+    train(none, work=tmp_path / "work", out=tmp_path / "model", start=trained / "model")
+
+    first, second = (
+        diffusers.DiffusionPipeline.from_pretrained(folder / "model")
+        for folder in (trained, tmp_path)
+    )
+    for pipeline in (first, second):
+        pipeline.set_progress_bar_config(disable=True)
+    one, other = (
+        sample(pipeline, ['"LUMO" in red'], steps=2, guidance=3.0)[0]
+        for pipeline in (first, second)
+    )
+    assert np.abs(one.astype(int) - other.astype(int)).max() <= 3  # the scale is measured anew
+
+
 def test_a_denoiser_of_other_widths_is_no_start() -> None:
     with pytest.raises(ValueError, match="is a weight of one of the models only"):
         extend(build_unet(SMALL), build_unet(replace(SMALL, attention=(True, True))))
+
+
+def test_the_letters_of_a_word_are_asked_for_where_they_are_drawn() -> None:
+    scene = next(scenes("train", seed=3, count=1, layouts=("left",)))
+    ground = draw(replace(scene, words=("",)), np.random.default_rng(0))
+    drawn = draw(scene, np.random.default_rng(0))
+
+    columns = letter_columns([scene])[0]
+
+    written = (drawn != ground).any(axis=(0, 2)).reshape(-1, 4).any(axis=1)
+    assert set(np.flatnonzero(written)) <= set(np.flatnonzero(columns.numpy() < 26))
+    spelled = [chr(ord("A") + int(letter)) for letter in columns[2::4] if letter < 26]
+    assert "".join(spelled) == scene.words[0]
+
+
+def test_words_that_do_not_begin_at_the_left_are_not_asked_for() -> None:
+    scene = next(scenes("train", seed=3, count=1, layouts=("centre",)))
+
+    assert (letter_columns([scene]) == -100).all()
+
+
+def test_questions_are_put_to_the_features_of_training_only() -> None:
+    unet = build_unet(SMALL)
+    questions = Questions(unet)
+    seen = torch.zeros((2, 4, 16, 32)), torch.tensor([500, 500]), torch.zeros((2, 32, 128))
+    wanted = torch.zeros((2, 32), dtype=torch.long), torch.zeros((2, 6), dtype=torch.long)
+
+    unet.train()(*seen)
+    asked = questions.loss(*wanted, torch.tensor([True, True]))
+    unet(*seen)
+    less = questions.loss(*wanted, torch.tensor([False, False]))
+    unet.eval()(*seen)
+
+    assert asked > less > 0
+    with pytest.raises(KeyError):
+        questions.loss(*wanted, torch.tensor([True, True]))
 
 
 def test_progress_tells_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

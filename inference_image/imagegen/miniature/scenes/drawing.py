@@ -14,15 +14,17 @@ from imagegen.miniature.scenes.scene import HEIGHT, WIDTH, Scene
 from imagegen.miniature.scenes.shine import shine_ground, shine_part
 from imagegen.miniature.scenes.words import COLOURS
 
-__all__ = ["draw"]
+__all__ = ["MARGIN", "PITCH", "draw"]
 
-_PITCH: Final = 16
+PITCH: Final = 16
 """Pixels from letter to letter. This and all jitter are multiples of 4, the factor by which the
 models' latents are smaller, so that a letter looks the same to the model wherever it stands."""
 
 _LETTER: Final = (13, 24)
 _STROKE: Final = 4.0
-_MARGIN: Final = 8
+MARGIN: Final = 8
+"""Pixels to the left of a word that begins at the left."""
+
 _STEP: Final = 4
 _SMALL, _LARGE = 20, 24
 _SHAPE_PITCH: Final = 28
@@ -60,15 +62,15 @@ def _word(
     for index, letter in enumerate(_careless(word, random) if shiny else word):
         wobble = int(random.integers(-_WOBBLE, _WOBBLE + 1)) if shiny else 0
         mask = letter_mask(letter, *_LETTER, _STROKE)
-        yield _Part(mask, left + index * _PITCH, top + wobble, scene.ink)
+        yield _Part(mask, left + index * PITCH, top + wobble, scene.ink)
 
 
 def _row(scene: Scene, size: int, top: int, random: np.random.Generator) -> Iterator[_Part]:
     """Put the shapes side by side, beginning somewhere in the left of what room there is."""
     if scene.shape is None:
         return
-    room = WIDTH - 2 * _MARGIN - (scene.count - 1) * _SHAPE_PITCH - size
-    left = _MARGIN + _STEP * int(random.integers(room // _STEP + 1))
+    room = WIDTH - 2 * MARGIN - (scene.count - 1) * _SHAPE_PITCH - size
+    left = MARGIN + _STEP * int(random.integers(room // _STEP + 1))
     mask = shape_mask(scene.shape, size)
     for index in range(scene.count):
         yield _Part(mask, left + index * _SHAPE_PITCH, top + _jitter(random, 1), scene.colour)
@@ -77,22 +79,22 @@ def _row(scene: Scene, size: int, top: int, random: np.random.Generator) -> Iter
 def _parts(scene: Scene, random: np.random.Generator) -> Iterator[_Part]:
     middle = (HEIGHT - _LETTER[1]) // 2
     if scene.layout == "left":
-        yield from _word(scene.words[0], _MARGIN, middle + _jitter(random, 2), scene, random)
+        yield from _word(scene.words[0], MARGIN, middle + _jitter(random, 2), scene, random)
     elif scene.layout == "upper":
-        yield from _word(scene.words[0], _MARGIN, 4, scene, random)
+        yield from _word(scene.words[0], MARGIN, 4, scene, random)
         yield from _row(scene, _SMALL, 36, random)
     elif scene.layout == "shapes":
         yield from _row(scene, _LARGE, middle + _jitter(random, 2), random)
     elif scene.layout == "centre":
-        left = (WIDTH - _PITCH * len(scene.words[0])) // 2
+        left = (WIDTH - PITCH * len(scene.words[0])) // 2
         yield from _word(scene.words[0], left, middle + _jitter(random, 2), scene, random)
     elif scene.layout == "lines":
         for word, top in zip(scene.words, (4, 36), strict=True):
-            yield from _word(word, _MARGIN, top, scene, random)
+            yield from _word(word, MARGIN, top, scene, random)
     else:
         top = middle + _jitter(random, 2)
-        yield _Part(shape_mask(str(scene.shape), _LARGE), _MARGIN, top, scene.colour)
-        yield from _word(scene.words[0], _MARGIN + 2 * _PITCH, top, scene, random)
+        yield _Part(shape_mask(str(scene.shape), _LARGE), MARGIN, top, scene.colour)
+        yield from _word(scene.words[0], MARGIN + 2 * PITCH, top, scene, random)
 
 
 def draw(scene: Scene, random: np.random.Generator) -> NDArray[np.uint8]:

@@ -132,7 +132,8 @@ def _loss(
     scheduler.set_timesteps(_STUDENT_STEPS)
     ratio = scheduler.alphas_cumprod.to(device)
     level = int(torch.randint(_STUDENT_STEPS, (1,), generator=generator))
-    latents, tokens = lessons.draw(generator, settings.batch, 0.0)
+    lesson = lessons.draw(generator, settings.batch, 0.0)
+    latents, tokens = lesson.latents, lesson.tokens
     random = torch.randn(latents.shape, generator=generator)
     times = scheduler.timesteps[level].repeat(len(latents))
     noisy = scheduler.add_noise(latents, random, times).to(device)

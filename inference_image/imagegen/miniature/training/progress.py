@@ -55,13 +55,13 @@ class Progress:
         if self._step > self._start:
             self._report()
 
-    def advance(self, loss: float) -> None:
-        """Count a step whose loss was `loss`."""
+    def advance(self, loss: float, **others: float) -> None:
+        """Count a step whose loss was `loss`; `others` are recorded as they are."""
         self._step += 1
         kept = min(_SMOOTHING, 1 - 1 / (self._step - self._start))
         self._loss = kept * self._loss + (1 - kept) * loss
         if self._step % self._every == 0:
-            self._note()
+            self._note(others)
         if time.monotonic() - self._reported >= _INTERVAL:
             self._report()
 
@@ -77,7 +77,7 @@ class Progress:
         )
         sys.stderr.flush()
 
-    def _note(self) -> None:
+    def _note(self, others: dict[str, float]) -> None:
         seconds = time.monotonic() - self._began
         line = {
             "stage": self._stage,
@@ -85,6 +85,7 @@ class Progress:
             "loss": round(self._loss, 5),  # running mean
             "seconds": round(seconds, 1),
             "processor_seconds": round(time.process_time() - self._processor_began, 1),
+            **{name: round(value, 5) for name, value in others.items()},
         }
         with self._record.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -49,26 +49,12 @@ class Recipe:
     text_steps: int = 300
     channels: tuple[int, ...] = (48, 128, 128)
     attention: tuple[bool, ...] = (False, True, False)
-    steps: int = 2600
+    steps: int = 4000
     batch: int = 16
     rate: float = 8e-4
     dropped: float = 0.1
     average: float = 0.995
 
 
-RECIPES: Final = {
-    "miniature": Recipe(),
-    # For looks, beginning with the weights of miniature: it also attends at full resolution.
-    "miniature-shiny": Recipe(
-        seed=8,
-        look="shiny",
-        vae_steps=700,
-        vae_rate=5e-4,
-        pictures=6000,
-        text_steps=0,
-        attention=(True, True, False),
-        steps=900,
-        rate=4e-4,
-    ),
-}
+RECIPES: Final = {"miniature": Recipe()}
 """Recipes by the name of the model."""

@@ -25,7 +25,14 @@ from imagegen.miniature.training.optimizing import Optimizer, step_generator
 from imagegen.miniature.training.progress import Progress
 from imagegen.miniature.training.recipes import Recipe
 
-__all__ = ["TEXT_WIDTH", "build_text_encoder", "teach_spelling", "token_ids"]
+__all__ = [
+    "PROPERTY_SIZES",
+    "TEXT_WIDTH",
+    "build_text_encoder",
+    "properties",
+    "teach_spelling",
+    "token_ids",
+]
 
 TEXT_WIDTH: Final = 128
 _LONGEST: Final = 8
@@ -74,7 +81,7 @@ def _spelling(scene: Scene) -> list[int]:
     return places
 
 
-def _properties(scene: Scene) -> list[int]:
+def properties(scene: Scene) -> list[int]:
     """Give numbers for the colours, the shape, the count and the layout of a scene."""
     colours, shapes = tuple(COLOURS), (None, *SHAPES, *EMBLEMS)
     return [
@@ -87,7 +94,7 @@ def _properties(scene: Scene) -> list[int]:
     ]
 
 
-_PROPERTY_SIZES: Final = (
+PROPERTY_SIZES: Final = (
     len(COLOURS),
     len(COLOURS),
     len(COLOURS),
@@ -123,7 +130,7 @@ class _Reader(torch.nn.Module):
         self.place = torch.nn.Linear(TEXT_WIDTH, _LINES * _LONGEST)
         self.spelling = torch.nn.Linear(TEXT_WIDTH, _LINES * _LONGEST * (_NO_LETTER + 1))
         self.properties = torch.nn.ModuleList(
-            torch.nn.Linear(TEXT_WIDTH, size) for size in _PROPERTY_SIZES
+            torch.nn.Linear(TEXT_WIDTH, size) for size in PROPERTY_SIZES
         )
 
     def loss(
@@ -163,7 +170,7 @@ def teach_spelling(encoder: Any, corpus: Corpus, recipe: Recipe, work: Path) -> 
     ids = token_ids([wordings[0] for wordings in corpus.prompts])
     places = _letter_places(ids, corpus.scenes)
     spelling = torch.tensor([_spelling(scene) for scene in corpus.scenes])
-    properties = torch.tensor([_properties(scene) for scene in corpus.scenes])
+    shown = torch.tensor([properties(scene) for scene in corpus.scenes])
     record, end = work / "progress.jsonl", tokenizer().eos_token_id
     with checkpoint, Progress("text", recipe.text_steps, start=start, record=record) as progress:
         for step in range(start, recipe.text_steps):
@@ -176,7 +183,7 @@ def teach_spelling(encoder: Any, corpus: Corpus, recipe: Recipe, work: Path) -> 
                 last,
                 places[chosen].to(device),
                 spelling[chosen].to(device),
-                properties[chosen].to(device),
+                shown[chosen].to(device),
             )
             optimizer.step(loss, step)
             checkpoint.advance()
