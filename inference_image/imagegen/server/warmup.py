@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 from imagegen.contract import OomPhase, StartupFailureCode
 from imagegen.engines.base import Batch, Engine, GenerationSettings
@@ -32,7 +33,9 @@ def warm_up(
 ) -> None:
     """Make the largest batch, so that trouble shows before users do, and then a single picture.
 
-    The single one takes few steps: kernels that are chosen or compiled for a shape are then there.
+    Each is made twice, first with few steps: kernels are chosen and compiled when a shape is first
+    made, and only the second time tells what requests will cost. What is remote is paid for, and
+    makes one picture.
 
     Raises
     ------
@@ -41,14 +44,25 @@ def warm_up(
         could not be made or are broken.
     """
     steps = settings.defaults.steps
-    count = 1 if engine.is_remote else settings.limits.max_batch_size
-    _generate(engine, sample_batch(engine, settings, count=count, steps=steps), metrics, costs)
-    if count > 1:
-        few = min(steps, _FEW_STEPS)
-        _generate(engine, sample_batch(engine, settings, count=1, steps=few), metrics, costs)
+    few = min(steps, _FEW_STEPS)
+    if engine.is_remote:
+        _learn(engine, sample_batch(engine, settings, count=1, steps=steps), metrics, costs)
+        return
+    most = settings.limits.max_batch_size
+    for count, usual in ((most, steps), (1, few)) if most > 1 else ((1, steps),):
+        _generate(engine, sample_batch(engine, settings, count=count, steps=few), metrics)
+        _learn(engine, sample_batch(engine, settings, count=count, steps=usual), metrics, costs)
 
 
-def _generate(engine: Engine, batch: Batch, metrics: ServerMetrics, costs: CostModel) -> None:
+def _learn(engine: Engine, batch: Batch, metrics: ServerMetrics, costs: CostModel) -> None:
+    seconds, stages = _generate(engine, batch, metrics)
+    costs.observe(batch.settings, len(batch), seconds, stages)
+
+
+def _generate(
+    engine: Engine, batch: Batch, metrics: ServerMetrics
+) -> tuple[float, Mapping[str, float]]:
+    """Make a batch that must come out well; give its seconds, in all and by stage."""
     settings = batch.settings
     what = f"{len(batch)} x {settings.width}x{settings.height} at {settings.steps} steps"
     began = time.perf_counter()
@@ -69,7 +83,7 @@ def _generate(engine: Engine, batch: Batch, metrics: ServerMetrics, costs: CostM
         raise StartupError(
             StartupFailureCode.WARMUP_FAILED, f"generating {what} failed: {refusal.message}"
         )
-    costs.observe(settings, len(batch), time.perf_counter() - began, made.stages)
+    seconds = time.perf_counter() - began
     expected = Expected(settings.width, settings.height, frozenset({"non_finite"}))
     failures = {check_picture(picture, expected) for picture in made.images} - {None}
     if "non_finite" in failures:
@@ -82,3 +96,4 @@ def _generate(engine: Engine, batch: Batch, metrics: ServerMetrics, costs: CostM
             StartupFailureCode.WARMUP_FAILED,
             f"generating {what} gave {' x '.join(map(str, made.images.shape[1:]))} values",
         )
+    return seconds, made.stages
