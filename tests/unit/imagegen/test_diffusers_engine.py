@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
@@ -96,6 +98,19 @@ def test_requests_of_one_batch_keep_their_own_negative_prompts(engine: Engine) -
 
     assert np.array_equal(mixed[[0, 2]], plain[[0, 2]])
     assert np.array_equal(mixed[1], plain[1]) is not engine.takes_negative_prompt
+
+
+@pytest.mark.parametrize("engine", ["sd3", "flux"], indirect=True)
+def test_no_part_of_a_prompt_is_printed(
+    engine: Engine, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("diffusers", "transformers"):  # they keep what was stderr when they came
+        for handler in logging.getLogger(library).handlers:
+            if type(handler) is logging.StreamHandler:
+                monkeypatch.setattr(handler, "stream", sys.stderr)
+    make(engine, ["a fox " * 20 + "in the secret garden"], [1])
+
+    assert "secret" not in "".join(capfd.readouterr())
 
 
 def test_negative_prompts_are_there_for_all_pictures_or_for_none() -> None:

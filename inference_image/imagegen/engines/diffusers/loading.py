@@ -30,6 +30,9 @@ _DTYPES = {
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
+# Their warnings show what an encoder does not read of a prompt, and prompts are shown nowhere.
+diffusers.utils.logging.set_verbosity_error()
+transformers.utils.logging.set_verbosity_error()
 
 
 def load_diffusers(
