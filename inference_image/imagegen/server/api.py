@@ -27,8 +27,22 @@ from imagegen.server.state import ServerState
 __all__ = ["build_app"]
 
 _LOG = logging.getLogger(__name__)
-_RETRY_IN_VAIN = frozenset({"deadline_exceeded", "gpu_out_of_memory", "image_broken"})
-"""Clients of OpenAI's try errors of servers again; here the same would happen again."""
+_RETRY_IN_VAIN = frozenset(
+    {
+        "deadline_exceeded",
+        "gpu_out_of_memory",
+        "image_broken",
+        "upstream_broken",
+        "upstream_garbage",
+        "upstream_key",
+        "upstream_redirect",
+        "upstream_refused",
+        "upstream_timeout",
+        "upstream_wrong_size",
+    }
+)
+"""Clients of OpenAI's try errors of servers again; here the same would happen again, or be paid
+again."""
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 

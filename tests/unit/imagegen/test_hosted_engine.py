@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 from PIL import Image
 
@@ -245,6 +246,37 @@ def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "_MOST_BODY_BYTES", 10_000)
     with scripted(Reply(200, b" " * 1_000_000)) as api, engine(api.url) as one:
         assert "far too large" in refused(one).message
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (Reply(200, b"no picture"), "upstream_garbage"),
+        (good(image_file(side=48)), "upstream_wrong_size"),
+        (good(headers={"Content-Length": "1000000"}), "upstream_timeout"),
+        (Reply(200, b"no chunk\r\n", {"Transfer-Encoding": "chunked"}), "upstream_broken"),
+        (error(401), "upstream_key"),
+        (error(302, Location="/elsewhere"), "upstream_redirect"),
+        (error(400, "no cats"), "upstream_refused"),
+    ],
+)
+def test_clients_of_openais_api_do_not_pay_again_for_what_fails_again(
+    tmp_path: Path, reply: Reply, code: str
+) -> None:
+    with scripted(good(), reply) as api:
+        hosted = HostedSettings(
+            api.url, model="big-model", allowed_hosts=("127.0.0.1",), timeout_seconds=1.0
+        )
+        with (
+            running(settings_for(tmp_path, engine=hosted)) as front,
+            openai.OpenAI(base_url=f"{front.url}/v1", api_key="any") as client,
+            pytest.raises(openai.APIStatusError) as caught,
+        ):
+            client.images.generate(prompt="a fox")
+
+    assert caught.value.code == code
+    assert caught.value.response.headers["X-Should-Retry"] == "false"
+    assert len(api.seen) == 2, "the warm-up, and the request once"
 
 
 def test_a_picture_of_another_size_is_not_delivered() -> None:
