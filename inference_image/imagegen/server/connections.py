@@ -49,7 +49,7 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come, and see whether it completes a head."""
         super().data_received(data)
-        if self._is_sending:
+        if self.is_sending:
             return
         if self.conn.their_state is not h11.IDLE:
             self._stop_waiting()
@@ -60,7 +60,7 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Begin to wait until the answer is taken, and for the next request."""
         super().on_response_complete()
-        if self._is_sending:
+        if self.is_sending:
             self._hang_up_in(_ANSWER_SECONDS)
         elif self.conn.their_state is h11.IDLE:
             self._hang_up_in(IDLE_SECONDS)
@@ -75,7 +75,7 @@ class BoundedProtocol(H11Protocol):
     @property
     def request_due_at(self) -> float:
         """When there has to be a request; infinite while there is one, or its answer."""
-        return math.inf if self._due is None or self._is_sending else self._due.when()
+        return math.inf if self._due is None or self.is_sending else self._due.when()
 
     def make_room(self) -> None:
         """Close the connection, if there is no request."""
@@ -84,7 +84,8 @@ class BoundedProtocol(H11Protocol):
             self.transport.abort()
 
     @property
-    def _is_sending(self) -> bool:
+    def is_sending(self) -> bool:
+        """Whether there is more of an answer than the kernel takes before the client reads."""
         return self.transport.get_write_buffer_size() > 0
 
     def _hang_up_in(self, seconds: float) -> None:

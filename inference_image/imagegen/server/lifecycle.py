@@ -21,7 +21,7 @@ from imagegen.server.api import build_app
 from imagegen.server.jobs import draining
 from imagegen.server.memory import device_memory
 from imagegen.server.metrics import ServerMetrics
-from imagegen.server.ports import http_port, metrics_port
+from imagegen.server.ports import Port, http_port, metrics_port
 from imagegen.server.settings import ServeSettings
 from imagegen.server.state import ServerState, rules_for
 from imagegen.server.warmup import sample_batch, warm_up
@@ -85,7 +85,7 @@ class Server:
         settings = self._settings
         with (
             metrics_port(settings.host, settings.metrics_port, self.metrics.registry),
-            http_port(settings.host, settings.port, build_app(self.state)),
+            http_port(settings.host, settings.port, build_app(self.state)) as http,
         ):
             began = time.monotonic()
             engine = self._loaded()
@@ -94,7 +94,7 @@ class Server:
             _LOG.info("ready: model %s", settings.model_name)
             self._stop.wait()
             ailment = self._ailment
-            code = self._drain(worker) if ailment is None else self._give_up(ailment)
+            code = self._drain(worker, http) if ailment is None else self._give_up(ailment)
             if not worker.is_alive():  # one that is stuck still uses it
                 engine.close()
             return code
@@ -146,7 +146,7 @@ class Server:
         self._ailment = ailment
         self._stop.set()
 
-    def _drain(self, worker: Worker) -> ExitCode:
+    def _drain(self, worker: Worker, http: Port) -> ExitCode:
         _LOG.info("draining: %d requests are open", self.state.open_requests)
         deadline = time.monotonic() + self._settings.drain_seconds
         self.state.close()
@@ -157,6 +157,9 @@ class Server:
         if worker.is_alive() or self.state.open_requests:
             _LOG.warning("drain deadline passed; %d requests given up", self.state.open_requests)
             self.state.give_up(draining())
+            return ExitCode.DRAIN_DEADLINE
+        if not http.close(deadline - time.monotonic()):
+            _LOG.warning("drain deadline passed; not all answers were read to their end")
             return ExitCode.DRAIN_DEADLINE
         _LOG.info("drained with %.1f s to spare", deadline - time.monotonic())
         return ExitCode.DRAINED
@@ -185,7 +188,7 @@ class Server:
         return f"{code}: {ailment.message}"
 
     def _wait_for_answers(self, deadline: float) -> None:
-        """Let pictures that are made be encoded and sent."""
+        """Let pictures that are made be encoded."""
         while self.state.open_requests and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -203,7 +206,7 @@ def serve(settings: ServeSettings) -> int:
 
     def on_signal(_number: int, _frame: FrameType | None) -> Any:
         server.stop()
-        if not server.state.ready and not server.state.open_requests:
+        if server.state.current_rules is None:
             raise _StopRequestedError
 
     previous = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import uvicorn
@@ -16,9 +18,86 @@ from imagegen.errors import StartupError
 from imagegen.server.connections import IDLE_SECONDS, BoundedProtocol
 from imagegen.server.scrapes import metrics_route
 
-__all__ = ["http_port", "metrics_port"]
+__all__ = ["Port", "http_port", "metrics_port"]
 
 _CLOSING_SECONDS = 2
+
+
+class Port:
+    """An open port, whose server runs in a thread of its own: the main thread keeps the signals.
+
+    Parameters
+    ----------
+    app
+        What answers.
+    listener
+        Bound, and closed in the end.
+    name
+        Of the thread.
+    """
+
+    def __init__(self, app: Starlette, listener: socket.socket, name: str) -> None:
+        self._listener = listener
+        self._server = _PatientServer(
+            uvicorn.Config(
+                app,
+                access_log=False,
+                http=BoundedProtocol,
+                log_config=None,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=_CLOSING_SECONDS,
+                timeout_keep_alive=IDLE_SECONDS,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name=name, daemon=True
+        )
+        self._thread.start()
+
+    def close(self, seconds: float = 0.0) -> bool:
+        """Close the port and its connections when clients have read their answers.
+
+        Parameters
+        ----------
+        seconds
+            How long clients may read; a last 2 s come on top of it.
+
+        Returns
+        -------
+        bool
+            Whether all answers have been sent.
+        """
+        self._server.patience_ends = time.monotonic() + seconds
+        self._server.should_exit = True
+        self._thread.join(max(seconds, 0.0) + _CLOSING_SECONDS + 1)
+        self._listener.close()
+        return self._server.has_sent_all and not self._thread.is_alive()
+
+
+class _PatientServer(uvicorn.Server):
+    """Ends when clients have read their answers, however slowly, up to a time.
+
+    uvicorn has one limit for all that may delay the end. A client that reads deserves more of it
+    than one that has only just connected.
+    """
+
+    patience_ends = 0.0
+    has_sent_all = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait, still answering whoever asks, and end."""
+        while self._is_sending() and time.monotonic() < self.patience_ends:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # no event tells when the kernel has it all
+        await super().shutdown(sockets)
+        self.has_sent_all = not self._is_sending()
+
+    def _is_sending(self) -> bool:
+        return any(
+            one.is_sending
+            for one in self.server_state.connections
+            if isinstance(one, BoundedProtocol)
+        )
 
 
 @contextlib.contextmanager
@@ -36,44 +115,25 @@ def metrics_port(host: str, port: int, registry: CollectorRegistry) -> Iterator[
 
 
 @contextlib.contextmanager
-def http_port(host: str, port: int, app: Starlette) -> Iterator[None]:
-    """Answer HTTP.
+def http_port(host: str, port: int, app: Starlette) -> Iterator[Port]:
+    """Answer HTTP; give the port, which may be closed before the end.
 
     Raises
     ------
     StartupError
         With code ``PortUnavailable``.
     """
-    with _answering(app, _listen("--port", host, port), "http"):
-        yield
+    with _answering(app, _listen("--port", host, port), "http") as opened:
+        yield opened
 
 
 @contextlib.contextmanager
-def _answering(app: Starlette, listener: socket.socket, name: str) -> Iterator[None]:
-    """Run a server in a thread of its own: the main thread keeps the signals."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            access_log=False,
-            http=BoundedProtocol,
-            log_config=None,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=_CLOSING_SECONDS,
-            timeout_keep_alive=IDLE_SECONDS,
-        )
-    )
-    thread = threading.Thread(
-        target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True
-    )
-    thread.start()
+def _answering(app: Starlette, listener: socket.socket, name: str) -> Iterator[Port]:
+    port = Port(app, listener, name)
     try:
-        yield
+        yield port
     finally:
-        # Idle connections are closed at once; answers on their way have a moment.
-        server.should_exit = True
-        thread.join(_CLOSING_SECONDS + 1)
-        listener.close()
+        port.close()
 
 
 def _listen(option: str, host: str, port: int) -> socket.socket:
