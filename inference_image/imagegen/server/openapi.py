@@ -12,6 +12,7 @@ from imagegen.server.settings import ServeSettings
 from imagegen.server.validation import (
     LEAST_SIDE,
     MAX_SEED,
+    NO_GUIDANCE,
     TIMEOUT_SECONDS,
     EngineRules,
     RequestRules,
@@ -30,7 +31,12 @@ _PNG: Final[Schema] = {
 _MOST_SIDES = 400
 """So many allowed sides are listed; of more, the description tells."""
 
-_UNKNOWN: Final = EngineRules(size_multiple=1, max_side=99_999, takes_negative_prompt=True)
+_UNKNOWN: Final = EngineRules(
+    size_multiple=1,
+    max_side=99_999,
+    takes_negative_prompt=True,
+    negative_prompt_needs_guidance=False,
+)
 """Of a model that is not loaded yet, the description allows whatever any model may."""
 
 _ERRORS: Final = {
@@ -196,13 +202,24 @@ def _request(rules: RequestRules) -> Schema:
             for name, fixed in FIXED.items()
         },
     }
-    if not engine.takes_negative_prompt:
+    if not rules.takes_negative_prompt:
         fields["negative_prompt"] = {**_choice(()), "description": "This model takes none."}
     needed = ("prompt", "image") if rules.upscales else ("prompt",)
-    return _object(
+    request = _object(
         {name: fields[name] if name in needed else _or_null(fields[name]) for name in rules.fields},
         needed=needed,
     )
+    if rules.takes_negative_prompt and engine.negative_prompt_needs_guidance:
+        request["anyOf"] = [{"properties": {"negative_prompt": {"type": "null"}}}, _guided(rules)]
+    return request
+
+
+def _guided(rules: RequestRules) -> Schema:
+    """Describe requests with so much guidance that a negative prompt has an effect."""
+    guidance: Schema = {"type": "number", "exclusiveMinimum": NO_GUIDANCE}
+    if rules.defaults.guidance_scale > NO_GUIDANCE:
+        return {"properties": {"guidance_scale": _or_null(guidance)}}
+    return {"properties": {"guidance_scale": guidance}, "required": ["guidance_scale"]}
 
 
 def _size(rules: RequestRules) -> Schema:

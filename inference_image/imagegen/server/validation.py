@@ -20,6 +20,7 @@ from imagegen.server.settings import Defaults, Limits
 __all__ = [
     "LEAST_SIDE",
     "MAX_SEED",
+    "NO_GUIDANCE",
     "TIMEOUT_SECONDS",
     "EngineRules",
     "ImageRequest",
@@ -31,6 +32,9 @@ MAX_SEED = 2**32 - 1
 
 TIMEOUT_SECONDS = (0.001, 86400.0)
 """Least and greatest time that a client may say it waits."""
+
+NO_GUIDANCE = 1.0
+"""Up to this guidance scale a picture is made in one pass, which reads the prompt alone."""
 
 LEAST_SIDE = 16
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
@@ -53,6 +57,8 @@ class EngineRules:
     scale: int = 1
     max_steps: int | None = None
     guidance_range: tuple[float, float] | None = None
+    negative_prompt_needs_guidance: bool = True
+    """Whether negative prompts have no effect up to :data:`NO_GUIDANCE`."""
 
     @classmethod
     def of(cls, engine: Engine) -> EngineRules:
@@ -68,6 +74,7 @@ class EngineRules:
             scale=engine.scale,
             max_steps=engine.max_steps,
             guidance_range=engine.guidance_range,
+            negative_prompt_needs_guidance=not engine.is_remote,  # who knows what it does
         )
 
 
@@ -123,6 +130,13 @@ class RequestRules:
         return max(0.0, low), min(self.limits.max_guidance_scale, high)
 
     @property
+    def takes_negative_prompt(self) -> bool:
+        """Whether a negative prompt can have an effect."""
+        engine = self.engine
+        guided = not engine.negative_prompt_needs_guidance or self.guidance[1] > NO_GUIDANCE
+        return engine.takes_negative_prompt and guided
+
+    @property
     def max_body_bytes(self) -> int:
         """Size of the largest body that can be a request."""
         pixels = self.limits.max_pixels // self.engine.scale**2 if self.upscales else 0
@@ -158,17 +172,18 @@ class RequestRules:
         source, size = self._source(fields)
         steps = fields.whole("num_inference_steps", 1, self.max_steps)
         guidance = fields.number("guidance_scale", *self.guidance)
+        guidance = self.defaults.guidance_scale if guidance is None else guidance
         width, height = size or (self.defaults.width, self.defaults.height)
         return ImageRequest(
             prompt=prompt,
             count=count or 1,
             seed=seed,
-            negative_prompt=self._negative_prompt(fields),
+            negative_prompt=self._negative_prompt(fields, guidance),
             settings=GenerationSettings(
                 width=width,
                 height=height,
                 steps=steps or self.defaults.steps,
-                guidance_scale=self.defaults.guidance_scale if guidance is None else guidance,
+                guidance_scale=guidance,
                 scheduler=fields.choice("scheduler", self.engine.schedulers),
             ),
             request_class_size=size,
@@ -255,10 +270,16 @@ class RequestRules:
         self.check_size(width, height)
         return source, (width, height)
 
-    def _negative_prompt(self, fields: Fields) -> str | None:
+    def _negative_prompt(self, fields: Fields, guidance: float) -> str | None:
         text = fields.text("negative_prompt", self.limits.max_prompt_characters)
         if text is not None:
-            if not self.engine.takes_negative_prompt:
+            if not self.takes_negative_prompt:
                 refuse("negative_prompt", "this model takes no negative_prompt; leave it out")
+            if self.engine.negative_prompt_needs_guidance and guidance <= NO_GUIDANCE:
+                refuse(
+                    "negative_prompt",
+                    f"negative_prompt has no effect at guidance_scale {guidance:g}: leave it out, "
+                    f"or set guidance_scale above {NO_GUIDANCE:g}",
+                )
             self._check_tokens("negative_prompt", text)
         return text

@@ -97,6 +97,11 @@ def test_null_is_the_same_as_leaving_a_field_out(server: Running) -> None:
         ({"prompt": "\t\n "}, "prompt", "not all of them blank"),
         ({"prompt": "x" * 76}, "prompt", "78 tokens, of which the model reads 77"),
         ({"negative_prompt": "x" * 90}, "negative_prompt", "92 tokens"),
+        (
+            {"negative_prompt": "grey", "guidance_scale": 1},
+            "negative_prompt",
+            "no effect at guidance_scale 1: leave it out, or set guidance_scale above 1",
+        ),
         ({"output_compression": 80}, "output_compression", "must be 100: PNG loses nothing"),
         ({"quality": "hd"}, "quality", '"auto" or "standard": say it with num_inference_steps'),
         ({"style": "vivid"}, "style", "no style here: say it in the prompt"),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ LIMITS = Limits(max_steps=40, max_batch_size=4, max_images_per_request=6, max_pi
 ENGINES = [
     EngineRules(8, 512, takes_negative_prompt=True, schedulers=("DDIM", "PNDM")),
     EngineRules(16, 64, takes_negative_prompt=False, max_steps=8, guidance_range=(0.0, 2.0)),
+    EngineRules(8, 512, takes_negative_prompt=True, guidance_range=(0.0, 1.0)),
+    EngineRules(8, 512, takes_negative_prompt=True, negative_prompt_needs_guidance=False),
 ]
 
 
@@ -121,14 +124,17 @@ def refused(rules: RequestRules, body: Fields) -> str | None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@given(data=st.data())
+@given(data=st.data(), guidance=st.sampled_from([0.0, 1.0, 5.0]))
 @settings(max_examples=150)
 def test_the_description_and_the_rules_agree_on_every_body(
-    small: Running, engine: EngineRules, data: st.DataObject
+    small: Running, engine: EngineRules, data: st.DataObject, guidance: float
 ) -> None:
-    rules = RequestRules("kites", small.settings.defaults, LIMITS, engine)
+    defaults = replace(small.settings.defaults, guidance_scale=guidance)
+    rules = RequestRules("kites", defaults, LIMITS, engine)
     names = st.sampled_from([*rules.fields, "batch_size"])
     fields = data.draw(st.dictionaries(names, values(), max_size=3))
+    if data.draw(st.booleans()):
+        fields["negative_prompt"] = "grey"
     body = {"prompt": "a kite", **fields} if data.draw(st.booleans()) else fields
 
     schema = schema_of(rules, small.settings)
