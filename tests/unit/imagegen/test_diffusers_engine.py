@@ -141,6 +141,16 @@ def test_the_safety_checker_of_a_folder_is_left_out(
     assert np.array_equal(images, make(load(model_folder("sd")), ["a fox"], [1]))
 
 
+def test_a_denoiser_that_takes_guidance_reads_no_negative_prompt(tmp_path: Path) -> None:
+    pipeline = build_tiny("sd", seed=1)
+    config = {name: value for name, value in pipeline.unet.config.items() if name[0] != "_"}
+    unet = type(pipeline.unet)(**{**config, "time_cond_proj_dim": 8})
+    pipeline.register_modules(unet=unet)
+    pipeline.save_pretrained(tmp_path, safe_serialization=True)
+
+    assert load(tmp_path, preset="standard").takes_negative_prompt is False
+
+
 def test_negative_prompts_are_there_for_all_pictures_or_for_none() -> None:
     with pytest.raises(ValueError, match="or for none"):
         Batch(("a fox",) * 2, (1, 2), SETTINGS, ("grey", None))

@@ -94,7 +94,9 @@ class DiffusersEngine(Engine):
     def _learn_sizes(self) -> None:
         pipeline = self._pipeline
         is_flux = type(pipeline).__name__ == "FluxPipeline"
-        self.takes_negative_prompt = not is_flux
+        # With guidance as an input of the denoiser there is no second pass that could read one.
+        embedded = denoiser_of(pipeline).config.get("time_cond_proj_dim") is not None
+        self.takes_negative_prompt = not (is_flux or embedded)
         factor = int(pipeline.vae_scale_factor)
         patch = int(getattr(pipeline, "patch_size", 2 if is_flux else 1))
         self.size_multiple = math.lcm(_LEAST_MULTIPLE, factor * patch)
