@@ -138,7 +138,8 @@ def test_the_safety_checker_of_a_folder_is_left_out(
 
     images = make(load(tmp_path), ["a fox"], [1])
 
-    assert np.array_equal(images, make(load(model_folder("sd")), ["a fox"], [1]))
+    # Weights that lie elsewhere in memory may round otherwise; a black picture is no rounding.
+    assert np.allclose(images, make(load(model_folder("sd")), ["a fox"], [1]), atol=1e-5)
 
 
 def test_a_denoiser_that_takes_guidance_reads_no_negative_prompt(tmp_path: Path) -> None:
