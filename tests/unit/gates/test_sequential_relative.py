@@ -284,6 +284,26 @@ def test_slower_requests_of_one_class_never_turn_fail_into_pass(
         assert judged() is not Verdict.PASS
 
 
+def test_one_request_that_hangs_does_not_turn_fail_into_pass() -> None:
+    """It raises the variance with the estimate, and so takes the proof of Fail away."""
+    # given two classes of which the first is slower at the candidate, just enough for Fail
+    rng = np.random.default_rng(3)
+    stable = [rng.normal(centre, 0.1, 240) for centre in (2.0, 3.0)]
+    candidate = [rng.normal(2.0 + math.log(1.28), 0.1, 60), rng.normal(3.0, 0.1, 60)]
+
+    def judged() -> Verdict:
+        pairs = zip(candidate, stable, strict=True)
+        return latency([(*moments(c), *moments(s)) for c, s in pairs]).verdict
+
+    assert judged() is Verdict.FAIL
+
+    # when one request of it takes seven times as long
+    candidate[0][0] += 2.0
+
+    # then Fail is no longer shown, and Pass is not either
+    assert judged() is Verdict.INCONCLUSIVE
+
+
 @pytest.mark.parametrize("hung", [25, 40])
 def test_a_class_in_which_requests_hang_keeps_its_weight(hung: int) -> None:
     """A few requests that take thirty times as long make a class vary, and its mean unsure."""
