@@ -9,12 +9,12 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from modelrollout.api.gate_types import Gate, QueryGate, TextAccuracyGate
 from modelrollout.api.spec import Analysis
 from modelrollout.gates.blocks import Blocks
 from modelrollout.gates.evidence import Comparison, Evidence, PairedScores, ProbeTotals
-from modelrollout.gates.judge import evaluate, latency_edges
+from modelrollout.gates.judge import KINDS, evaluate, latency_edges
+from modelrollout.gates.look import Look
 from modelrollout.gates.totals import LogMoments, Totals
 
 __all__ = ["ANALYSIS", "GATES", "STUDY", "evidence_of", "gates_of"]
@@ -43,6 +44,8 @@ GATES: Final[dict[str, dict[str, object]]] = {
     "text accuracy, against stable": {"textAccuracy": {"maxDropPercent": 3}},
     "query": {"query": {"template": "queue-depth", "max": "20"}},
 }
+_Given = TypeVar("_Given")
+
 _FOUR: Final = ("latency, absolute", "latency, against stable", "errors", "cost")
 _ROLLOUTS: Final = 1000
 _TICK_SECONDS: Final = 10.0
@@ -134,23 +137,31 @@ def gates_of(names: tuple[str, ...]) -> list[Gate]:
     ]
 
 
-def _microseconds(work: Callable[[Evidence], object], looks: list[Evidence]) -> float:
-    """Return the median time of one call, over looks at a growing trial."""
+def _microseconds(work: Callable[[_Given], object], given: Iterable[_Given]) -> float:
+    """Return the median time of one call, over a growing trial."""
     times = []
-    for evidence in looks:
+    for each in given:
         began = time.perf_counter()
-        work(evidence)
+        work(each)
         times.append(time.perf_counter() - began)
     return 1e6 * statistics.median(times)
+
+
+def _look(evidence: Evidence) -> Look:
+    return Look.at(evidence, ANALYSIS, tests=1)
+
+
+def _verdict_of(gate: Gate) -> Callable[[Look], object]:
+    return partial(KINDS[type(gate.criterion)].judge, gate.criterion)
 
 
 def _costs() -> list[tuple[str, float]]:
     random = np.random.default_rng(9)
     looks = [evidence_of(requests, random) for requests in range(1, _LOOKS + 1)]
-    costs = []
+    costs = [("the look that all gates of a rollout share", _microseconds(_look, looks))]
     for name in GATES:
-        gates = gates_of((name,))
-        costs.append((name, _microseconds(partial(evaluate, gates, ANALYSIS), looks)))
+        (gate,) = gates_of((name,))
+        costs.append((name, _microseconds(_verdict_of(gate), map(_look, looks))))
     four = gates_of(_FOUR)
     costs.append(
         ("a rollout of four gates", _microseconds(partial(evaluate, four, ANALYSIS), looks))

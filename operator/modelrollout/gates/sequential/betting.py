@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bets", "Scores", "both_sides"]
+__all__ = ["Bets", "Scores"]
 
 _STAKES: Final = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)
 """Parts of the capital that are bet on a cluster. All of it wins fastest when the scores hardly
@@ -31,7 +31,7 @@ _BEGUN: Final = tuple(
 _KEPT: Final = np.array([[1 / stake - 1] for stake in _STAKES[1:]])
 """What is kept beside a stake, in units of it, for all but the first, which keeps nothing."""
 
-_PRECISION: Final = 1e-3
+_PRECISION: Final = 1e-2
 """Of the last step to a bound, as a part of its distance from the mean, or to a number of
 clusters. What is left after a step shrinks with its square."""
 
@@ -96,73 +96,96 @@ class Bets:
 
 
 class Scores:
-    """Scores of clusters, counted from one end of their range.
+    """Means of clusters, counted from the lowest possible one, and from the highest.
+
+    All that is computed is computed for both sides at once: of so few numbers, a call of NumPy
+    costs more than what it computes.
 
     Parameters
     ----------
-    values
-        None of them negative.
-    mean
-        Their mean.
+    means
+        One per cluster, from `lowest` to `highest`.
+    lowest, highest
+        What the scores are bounded by.
     """
 
-    def __init__(self, values: _Array, mean: float) -> None:
-        self.mean = mean
-        self._values = values
-        self._log_sum = float(np.log(values).sum()) if values.min() > 0 else -math.inf
-        self._begun = [log + values.size * log_stake for log, log_stake in _BEGUN]
+    def __init__(self, means: Sequence[float], lowest: float, highest: float) -> None:
+        # In ascending order, because the rounding of a sum depends on it.
+        ordered = np.array(means, dtype=np.float64)
+        ordered.sort()
+        n, mean = len(means), math.fsum(means) / len(means)
+        self._n = n
+        self._means = (mean - lowest, highest - mean)
+        self._values = np.empty((2, 1, n))
+        np.subtract(ordered, lowest, out=self._values[0, 0])
+        np.subtract(highest, ordered, out=self._values[1, 0])
+        self._log_sums = (
+            _log_sum(self._values[0, 0], least=self._values[0, 0, 0]),
+            _log_sum(self._values[1, 0], least=self._values[1, 0, -1]),
+        )
+        self._begun = [log + n * log_stake for log, log_stake in _BEGUN]
         # To reserve it anew for each limit takes longer than what is computed in it.
-        self._room = np.empty((2, len(_KEPT), values.size))
+        self._room = np.empty((2, 2, len(_KEPT), n))
 
-    def bets(self, limit: float) -> Bets:
-        """Return what was won against "the mean is `limit` or less".
+    def bets(self, limits: tuple[float, float]) -> tuple[Bets, Bets]:
+        """Return what was won against "the mean is the limit or less", on either side.
 
         A cluster multiplies the capital of a stake ``c`` by ``1 - c + c x / limit``, of which the
         mean is at most 1 when that of ``x`` is at most `limit`.
         """
-        kept, n = _KEPT * limit, self._values.size
+        kept = _KEPT * np.array(limits).reshape(2, 1, 1)
         sums, logs = self._room
         np.add(kept, self._values, out=sums)
         np.log(sums, out=logs)
         np.divide(kept, sums, out=sums)
-        slopes, log_sums = np.add.reduce(self._room, axis=2).tolist()
-        scale = n * math.log(limit)
-        grown = map(operator.add, (self._log_sum, *log_sums), self._begun)
-        won = [log - scale for log in grown]
-        value, slope = _mixed(won, (0.0, *slopes))
-        return Bets(won, value, slope - n)
+        slopes, log_sums = np.add.reduce(self._room, axis=3).tolist()
+        first, second = (
+            self._bets(limits[side], (self._log_sums[side], *log_sums[side]), slopes[side])
+            for side in (0, 1)
+        )
+        return first, second
 
-    def lower_bound(self, threshold: float) -> float:
-        """Return the largest limit against which the log capital reaches a threshold.
+    def _bets(self, limit: float, grown: Sequence[float], slopes: Sequence[float]) -> Bets:
+        scale = self._n * math.log(limit)
+        won = [log + begun - scale for log, begun in zip(grown, self._begun, strict=True)]
+        value, slope = _mixed(won, (0.0, *slopes))
+        return Bets(won, value, slope - self._n)
+
+    def lower_bounds(self, thresholds: tuple[float, float]) -> tuple[float, float]:
+        """Return the largest limits against which the log capitals reach their thresholds.
 
         The log capital falls with the logarithm of the limit and is convex in it, as each factor
         of each stake is, and as mixing keeps it. So Newton's steps lead from anywhere to below the
         bound, and rise to it from there: they end on the safe side.
         """
-        if self.mean <= _LEAST:
-            return 0.0
-        log_mean, n = math.log(self.mean), self._values.size
-        # To begin with, where the bound of a normal mean would be, and of one that never varies.
-        relative = max(0.0, float(self._values @ self._values) / n / self.mean**2 - 1)
-        log_limit = log_mean - math.sqrt(2 * threshold * relative / n) - threshold / n
+        log_limits = [self._begin(side, thresholds[side]) for side in (0, 1)]
         for _ in range(_MOST_STEPS):
-            if log_limit < _LOG_LEAST:
-                return 0.0
-            bets = self.bets(math.exp(log_limit))
-            step = (threshold - bets.log_capital) / bets.slope
-            log_limit += step
-            if abs(step) <= max(_ROUNDING, _PRECISION * (log_mean - log_limit)):
+            first, second = (max(log, _LOG_LEAST) for log in log_limits)
+            near = True
+            for side, bets in enumerate(self.bets((math.exp(first), math.exp(second)))):
+                if log_limits[side] < _LOG_LEAST:
+                    continue
+                step = (thresholds[side] - bets.log_capital) / bets.slope
+                log_limits[side] += step
+                distance = math.log(self._means[side]) - log_limits[side]
+                near = near and abs(step) <= max(_ROUNDING, _PRECISION * distance)
+            if near:
                 break
-        return math.exp(log_limit)
+        first, second = (0.0 if log < _LOG_LEAST else math.exp(log) for log in log_limits)
+        return first, second
+
+    def _begin(self, side: int, threshold: float) -> float:
+        """Guess a bound: that of a normal mean, and of one that never varies."""
+        mean, values = self._means[side], self._values[side, 0]
+        if mean <= _LEAST:
+            return -math.inf
+        relative = max(0.0, float(values @ values) / self._n / mean**2 - 1)
+        spread = math.sqrt(2 * threshold * relative / self._n)
+        return math.log(mean) - spread - threshold / self._n
 
 
-def both_sides(means: Sequence[float], lowest: float, highest: float) -> tuple[Scores, Scores]:
-    """Return means as scores counted from the lowest possible one, and from the highest."""
-    # In ascending order, because the rounding of a sum depends on it.
-    ordered = np.array(means, dtype=np.float64)
-    ordered.sort()
-    mean = math.fsum(means) / len(means)
-    return Scores(ordered - lowest, mean - lowest), Scores(highest - ordered, highest - mean)
+def _log_sum(values: _Array, *, least: float) -> float:
+    return float(np.log(values).sum()) if least > 0 else -math.inf
 
 
 def _mixed(logs: Sequence[float], slopes: Sequence[float]) -> tuple[float, float]:

@@ -124,17 +124,17 @@ def _judge(
     if not means:
         return invalid("NoScores", "there are no scores yet", limit)
 
-    from modelrollout.gates.sequential.betting import both_sides  # noqa: PLC0415 - it says why
+    from modelrollout.gates.sequential.betting import Scores  # noqa: PLC0415 - it says why
 
-    above, below = both_sides(means, lowest, highest)
+    scores = Scores(means, lowest, highest)
     to_pass, to_fail = -math.log(alpha), -math.log(alpha_fail)
     n, estimate = len(means), math.fsum(means) / len(means)
-    low = lowest + above.lower_bound(to_pass)
-    high = highest - below.lower_bound(to_fail)
-    bets = above.bets(limit - lowest)
+    least, most = scores.lower_bounds((to_pass, to_fail))
+    low, high = lowest + least, highest - most
+    bets, against = scores.bets((limit - lowest, highest - limit))
     needed: int | None = None
     told = f"mean {estimate:.3g} over {n}, limit {limit:.3g}"
-    if below.bets(highest - limit).log_capital >= to_fail:
+    if against.log_capital >= to_fail:
         verdict, reason = Verdict.FAIL, "LimitExceeded"
         message, high = f"{told}: below it", min(high, limit)
     elif bets.log_capital >= to_pass:
