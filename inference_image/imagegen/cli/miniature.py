@@ -95,6 +95,9 @@ def add(commands: Commands) -> None:
     _add_training(train)
     train.add_argument("--vae-steps", type=positive, metavar="N", help="of the autoencoder")
     train.add_argument("--text-steps", type=positive, metavar="N", help="of spelling alone")
+    train.add_argument(
+        "--start", type=Path, metavar="DIR", help="trained model to begin with; default: nothing"
+    )
 
     distil = actions.add_parser("distil", help="make a model of few steps from a trained one")
     distil.add_argument(
@@ -156,12 +159,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from imagegen.engines.folder import check_folder  # noqa: PLC0415
     from imagegen.miniature.training.runs import train  # noqa: PLC0415
 
     recipe = _recipe(arguments)
     if recipe is None:
         return contract.ExitCode.USAGE
-    train(_adapted(recipe, arguments), work=arguments.work, out=arguments.out)
+    if arguments.start is not None:
+        check_folder(arguments.start)
+    settings = _adapted(recipe, arguments)
+    train(settings, work=arguments.work, out=arguments.out, start=arguments.start)
     print(f"{arguments.out}: {arguments.recipe}")
     return 0
 

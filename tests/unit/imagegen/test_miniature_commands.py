@@ -134,6 +134,22 @@ def test_a_trained_model_is_distilled_to_one_that_takes_four_steps(
     assert Model(folder).default.steps == 4
 
 
+def test_the_shiny_model_begins_with_a_trained_one_and_computes_more(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "shiny")]
+    budget = ["--vae-steps", "1", "--pictures", "8", "--steps", "1"]
+    begun = ["train", "miniature-shiny", *folders, *budget, "--start"]
+    assert run(*begun, str(tmp_path / "nowhere")) == contract.ExitCode.STARTUP_FAILED
+    assert "nowhere does not exist" in capsys.readouterr().err
+    assert run(*begun, str(trained)) == 0
+    shiny, plain = (
+        json.loads((folder / "unet/config.json").read_text())["down_block_types"]
+        for folder in (tmp_path / "shiny", trained)
+    )
+    assert shiny.count("CrossAttnDownBlock2D") > plain.count("CrossAttnDownBlock2D")
+
+
 @pytest.mark.parametrize("action", [["train"], ["distil", "--teacher", "teacher"]])
 def test_a_recipe_that_there_is_not_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], action: list[str]

@@ -17,7 +17,7 @@ from imagegen.miniature.scenes.words import COLOURS
 __all__ = ["MARGIN", "PITCH", "draw"]
 
 PITCH: Final = 16
-"""Pixels from letter to letter. This and all jitter are multiples of 4, the factor by which the
+"""Pixels from letter to letter. This and all places are multiples of 4, the factor by which the
 models' latents are smaller, so that a letter looks the same to the model wherever it stands."""
 
 _LETTER: Final = (13, 24)
@@ -25,10 +25,16 @@ _STROKE: Final = 4.0
 MARGIN: Final = 8
 """Pixels to the left of a word that begins at the left."""
 
-_STEP: Final = 4
+_SWAY: Final = 8
+"""Pixels between the two heights at which things may stand. Where noise has to choose between few
+places that lie far apart, small models place all letters of a word alike; with many places close
+together the letters of a word part company."""
+
+_SLIDE: Final = 4
+_SLIDES: Final = 3
 _SMALL, _LARGE = 20, 24
 _SHAPE_PITCH: Final = 28
-_CARELESSNESS: Final = 0.12
+_CARELESSNESS: Final = 0.2
 _WOBBLE: Final = 3
 
 
@@ -42,9 +48,9 @@ class _Part:
     colour: str
 
 
-def _jitter(random: np.random.Generator, steps: int) -> int:
-    """Give a random multiple of 4 pixels, at most `steps` of them to either side."""
-    return _STEP * int(random.integers(-steps, steps + 1))
+def _height(upper: int, random: np.random.Generator) -> int:
+    """Choose one of the two heights of which `upper` is the upper one."""
+    return upper + _SWAY * int(random.integers(2))
 
 
 def _careless(word: str, random: np.random.Generator) -> str:
@@ -66,33 +72,33 @@ def _word(
 
 
 def _row(scene: Scene, size: int, top: int, random: np.random.Generator) -> Iterator[_Part]:
-    """Put the shapes side by side, beginning somewhere in the left of what room there is."""
+    """Put the shapes side by side, beginning at one of few places on the left."""
     if scene.shape is None:
         return
     room = WIDTH - 2 * MARGIN - (scene.count - 1) * _SHAPE_PITCH - size
-    left = MARGIN + _STEP * int(random.integers(room // _STEP + 1))
+    left = MARGIN + _SLIDE * int(random.integers(min(_SLIDES, room // _SLIDE + 1)))
     mask = shape_mask(scene.shape, size)
     for index in range(scene.count):
-        yield _Part(mask, left + index * _SHAPE_PITCH, top + _jitter(random, 1), scene.colour)
+        yield _Part(mask, left + index * _SHAPE_PITCH, top, scene.colour)
 
 
 def _parts(scene: Scene, random: np.random.Generator) -> Iterator[_Part]:
-    middle = (HEIGHT - _LETTER[1]) // 2
+    middle = (HEIGHT - _LETTER[1] - _SWAY) // 2
     if scene.layout == "left":
-        yield from _word(scene.words[0], MARGIN, middle + _jitter(random, 2), scene, random)
+        yield from _word(scene.words[0], MARGIN, _height(middle, random), scene, random)
     elif scene.layout == "upper":
-        yield from _word(scene.words[0], MARGIN, 4, scene, random)
-        yield from _row(scene, _SMALL, 36, random)
+        yield from _word(scene.words[0], MARGIN, _height(4, random), scene, random)
+        yield from _row(scene, _SMALL, 40, random)
     elif scene.layout == "shapes":
-        yield from _row(scene, _LARGE, middle + _jitter(random, 2), random)
+        yield from _row(scene, _LARGE, _height(middle, random), random)
     elif scene.layout == "centre":
         left = (WIDTH - PITCH * len(scene.words[0])) // 2
-        yield from _word(scene.words[0], left, middle + _jitter(random, 2), scene, random)
+        yield from _word(scene.words[0], left, _height(middle, random), scene, random)
     elif scene.layout == "lines":
         for word, top in zip(scene.words, (4, 36), strict=True):
             yield from _word(word, MARGIN, top, scene, random)
     else:
-        top = middle + _jitter(random, 2)
+        top = _height(middle, random)
         yield _Part(shape_mask(str(scene.shape), _LARGE), MARGIN, top, scene.colour)
         yield from _word(scene.words[0], MARGIN + 2 * PITCH, top, scene, random)
 

@@ -56,5 +56,16 @@ class Recipe:
     average: float = 0.995
 
 
-RECIPES: Final = {"miniature": Recipe()}
-"""Recipes by the name of the model."""
+RECIPES: Final = {
+    "miniature": Recipe(),
+    "miniature-shiny": Recipe(
+        seed=8,
+        look="shiny",
+        vae_steps=700,
+        vae_rate=5e-4,
+        attention=(True, True, False),
+        steps=900,
+        rate=4e-4,
+    ),
+}
+"""Recipes by the name of the model. The shiny one begins with the trained `miniature`."""

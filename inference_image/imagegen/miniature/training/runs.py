@@ -93,7 +93,8 @@ def train(recipe: Recipe, *, work: Path, out: Path, start: Path | None = None) -
     corpus = make_corpus(
         seed=recipe.seed, count=recipe.pictures, look=recipe.look, layouts=recipe.layouts
     )
-    teach_spelling(encoder, corpus, recipe, work)
+    if start is None:  # a trained encoder can spell, and its denoiser knows its vectors
+        teach_spelling(encoder, corpus, recipe, work)
     lessons = _lessons(vae, corpus, work)
     unet, encoder = train_denoiser(
         unet, encoder, vae=vae, lessons=lessons, recipe=recipe, work=work
