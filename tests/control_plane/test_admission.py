@@ -104,6 +104,26 @@ BAD: list[tuple[str, Callable[[Document], None], str]] = [
         "spec.model.source.persistentVolumeClaim.path",
     ),
     (
+        "a digest of a folder that no tool prints",
+        changed("spec.model.source.persistentVolumeClaim.digest", "sha256:12ab"),
+        "`digest` must be `sha256:` and 64 hexadecimal digits in lower case",
+    ),
+    (
+        "a digest of another kind",
+        changed("spec.model.source.persistentVolumeClaim.digest", "sha512:" + 128 * "a"),
+        "`imagegen digest DIR` prints the digest of a folder",
+    ),
+    (
+        "an allowed scheduler that does not exist",
+        changed("spec.model.limits.allowedSchedulers", ["DDIM", "fast_ema"]),
+        'allowedSchedulers[1]: Unsupported value: "fast_ema": supported values: "DDIM"',
+    ),
+    (
+        "an allowed scheduler twice",
+        changed("spec.model.limits.allowedSchedulers", ["DDIM", "DDIM"]),
+        'allowedSchedulers[1]: Duplicate value: "DDIM"',
+    ),
+    (
         "no source",
         changed("spec.model.source", {}),
         "exactly one source must be set",
@@ -272,6 +292,18 @@ def test_a_good_rollout_is_taken_and_its_defaults_are_visible(
     ]
     assert spec["serving"]["gpu"] == {"resourceName": "nvidia.com/gpu", "count": 1}
     assert spec["analysis"]["confidencePercent"] == 95
+
+
+def test_a_pinned_folder_and_a_choice_of_samplers_are_taken(
+    control_plane: Cluster, namespace: str
+) -> None:
+    document = rollout()
+    claim = document["spec"]["model"]["source"]["persistentVolumeClaim"]
+    claim["digest"] = "sha256:" + 32 * "0f"
+    document["spec"]["model"]["limits"]["allowedSchedulers"] = ["PNDM", "DDIM"]
+    stored = create(control_plane, namespace, document)["spec"]["model"]
+    assert stored["source"]["persistentVolumeClaim"] == claim
+    assert stored["limits"]["allowedSchedulers"] == ["PNDM", "DDIM"]
 
 
 def test_gates_that_compare_with_stable_are_taken(control_plane: Cluster, namespace: str) -> None:

@@ -52,6 +52,13 @@ def _fields(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _schedulers(text: str) -> tuple[str, ...]:
+    names = _fields(text)
+    if not names:
+        raise argparse.ArgumentTypeError("must be names of samplers, separated by commas")
+    return names
+
+
 def add_engines(serve: argparse.ArgumentParser) -> None:
     """Add the options; those of an engine that is not chosen may not be given."""
     serve.add_argument("--engine", choices=ENGINES, default="diffusers")
@@ -83,6 +90,13 @@ def _add_diffusers(group: argparse._ArgumentGroup) -> None:
     )
     choose("--precision", "number format of the weights")
     group.add_argument("--scheduler", help="class name without 'Scheduler' (default the model's)")
+    group.add_argument(
+        "--allow-schedulers",
+        type=_schedulers,
+        metavar="NAMES",
+        help="samplers that requests may choose, separated by commas, besides the server's own "
+        "(default: all that fit the model)",
+    )
     choose("--attention", "kernel of the attention layers")
     choose("--compile", "compile the denoiser's repeated blocks")
     choose("--vae-tiling", "decode in tiles; auto: when memory runs out")

@@ -101,6 +101,8 @@ class DiffusersSettings:
     precision: str = "BFloat16"
     scheduler: str | None = None
     """Class name of a diffusers scheduler without the suffix; None is the model's own."""
+    allow_schedulers: tuple[str, ...] | None = None
+    """Samplers that requests may choose besides `scheduler`; None are all that fit the model."""
     preset: str = "auto"
     digest: str | None = None
     attention: str = "sdpa"

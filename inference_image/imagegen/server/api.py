@@ -115,7 +115,11 @@ def _generations(state: ServerState) -> _Endpoint:
 
 def _about_models(state: ServerState) -> list[Route]:
     name = state.settings.model_name
-    model = {"id": name, "object": "model", "created": 0, "owned_by": "imagegen"}
+
+    def model() -> dict[str, Any]:
+        rules = state.current_rules
+        loaded = {} if rules is None else {"schedulers": list(rules.engine.schedulers)}
+        return {"id": name, "object": "model", "created": 0, "owned_by": "imagegen", **loaded}
 
     def known(request: Request) -> None:
         asked = request.path_params["model"]
@@ -123,11 +127,11 @@ def _about_models(state: ServerState) -> list[Route]:
             raise HTTPException(404, f"there is no model {ascii(asked)[:100]}, but {name!r}")
 
     async def models(_request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [model]})
+        return JSONResponse({"object": "list", "data": [model()]})
 
     async def one(request: Request) -> Response:
         known(request)
-        return JSONResponse(model)
+        return JSONResponse(model())
 
     async def metadata(request: Request) -> Response:
         known(request)

@@ -131,6 +131,11 @@ def _schemas(rules: RequestRules) -> Schema:
     number = {"type": "number"}
     whole = {"type": "integer"}
     model = {"id": text, "object": {"const": "model"}, "created": whole, "owned_by": text}
+    schedulers = {
+        "type": "array",
+        "items": text,
+        "description": "Samplers that a request may name, once the model is loaded.",
+    }
     error = {
         "message": text,
         "type": {"enum": ["invalid_request_error", "rate_limit_error", "server_error"]},
@@ -159,7 +164,7 @@ def _schemas(rules: RequestRules) -> Schema:
         "Request": _request(rules),
         "Answer": _object(answer),
         "Error": _object({"error": _object(error)}),
-        "Model": _object(model),
+        "Model": _object({**model, "schedulers": schedulers}, needed=tuple(model)),
         "Models": _object(
             {"object": {"const": "list"}, "data": {"type": "array", "items": _reference("Model")}}
         ),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from modelrollout.api.base import ApiModel, DecimalString, DnsLabel, Quantity, cel
 
 __all__ = [
+    "FolderDigest",
     "Gpu",
     "Limits",
     "Model",
@@ -44,6 +45,27 @@ class Scheduler(StrEnum):
     UNI_PC_MULTISTEP = "UniPCMultistep"
 
 
+_DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+
+FolderDigest = Annotated[
+    str,
+    Field(
+        pattern=_DIGEST_PATTERN,
+        max_length=255,
+        json_schema_extra=cel(
+            (
+                f"self.matches('{_DIGEST_PATTERN}')",
+                (
+                    "`digest` must be `sha256:` and 64 hexadecimal digits in lower case; "
+                    "`imagegen digest DIR` prints the digest of a folder"
+                ),
+            )
+        ),
+    ),
+]
+"""The digest that pins a folder: of its files' names and contents."""
+
+
 class PersistentVolumeClaimSource(ApiModel):
     """A diffusers folder on a volume in the rollout's namespace."""
 
@@ -58,6 +80,11 @@ class PersistentVolumeClaimSource(ApiModel):
         ),
     ]
     """Folder within the volume, relative, such as `sd35-medium`; it holds `model_index.json`."""
+
+    digest: FolderDigest | None = None
+    """What the folder must hold, as `imagegen digest DIR` prints it: `sha256:` and 64 hexadecimal
+    digits. A server that finds another folder never loads it, at any start: the candidate fails
+    with the reason ModelInvalid. Left out, the folder is not checked."""
 
 
 class Source(ApiModel):
@@ -112,6 +139,21 @@ class Limits(ApiModel):
 
     max_pixels: Annotated[int, Field(ge=256, le=67108864)]
     """Most pixels (width times height) of one image."""
+
+    allowed_schedulers: (
+        Annotated[
+            list[Scheduler],
+            AfterValidator(sorted),
+            Field(
+                min_length=1,
+                max_length=len(Scheduler),
+                json_schema_extra={"x-kubernetes-list-type": "set"},
+            ),
+        ]
+        | None
+    ) = None
+    """Samplers that a request may name; `pipeline.scheduler` is always among them. Left out, these
+    are all that fit the model. One that does not fit it is refused with the reason ModelInvalid."""
 
 
 class Model(ApiModel):

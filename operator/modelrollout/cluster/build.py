@@ -287,9 +287,11 @@ def _server_arguments(server: Server, content: RevisionContent) -> list[str]:
     pipeline, limits = content.model.pipeline, content.model.limits
     edges = ",".join(f"{edge / 1000:.12g}" for edge in server.latency_edges)
     claim = _claim(content)
+    allowed = ",".join(limits.allowed_schedulers or [])
     return [
         "serve",
         f"--model={MODEL_MOUNT}/{claim.path}",
+        *([f"--digest={claim.digest}"] if claim.digest else []),
         f"--model-name={claim.path}",
         f"--revision={server.revision}",
         f"--precision={pipeline.precision}",
@@ -302,6 +304,7 @@ def _server_arguments(server: Server, content: RevisionContent) -> list[str]:
         f"--max-batch-size={limits.max_batch_size}",
         f"--max-images-per-request={limits.max_images_per_request}",
         f"--max-pixels={limits.max_pixels}",
+        *([f"--allow-schedulers={allowed}"] if allowed else []),
         *([f"--latency-edges={edges}"] if edges else []),
         f"--queue-capacity={QUEUE_CAPACITY}",
         "--host=0.0.0.0",

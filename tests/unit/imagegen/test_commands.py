@@ -66,6 +66,8 @@ HOSTED = ["--engine", "hosted", "--hosted-model", "m", "--hosted-url", "https://
         (["--model", "x", "--price-per-image", "1"], "has no meaning with --engine diffusers"),
         (["--model", "x", "--cache", "first-block"], "must be none, first-block:THRESHOLD"),
         (["--model", "x", "--digest", "sha256:12"], "must be sha256: and 64 hexadecimal digits"),
+        (["--model", "x", "--allow-schedulers", ","], "must be names of samplers"),
+        (["--engine", "synthetic", "--allow-schedulers", "DDIM"], "no meaning with --engine synth"),
         (["--engine", "synthetic", "--synthetic", '{"oom": 1}'], "'oom' is no rate; known: seed"),
         (HOSTED, "--engine hosted needs --hosted-allow-host"),
         ([*HOSTED, "--hosted-allow-host", "other"], "which --hosted-allow-host does not name"),
@@ -90,12 +92,14 @@ def parsed(*arguments: str) -> argparse.Namespace:
 def test_every_option_of_an_engine_reaches_its_settings(tmp_path: Path) -> None:
     digest = "sha256:" + 64 * "a"
     options = f"""--model {tmp_path} --precision Float16 --scheduler DDIM --preset turbo
-        --digest {digest} --attention math --compile regional --vae-tiling on --vae-slicing off
-        --offload model --cache taylorseer:3 --cache-with-batching --deterministic"""
+        --allow-schedulers DDIM,PNDM --digest {digest} --attention math --compile regional
+        --vae-tiling on --vae-slicing off --offload model --cache taylorseer:3
+        --cache-with-batching --deterministic"""
     assert engine_settings(parsed(*options.split())) == DiffusersSettings(
         model=tmp_path,
         precision="Float16",
         scheduler="DDIM",
+        allow_schedulers=("DDIM", "PNDM"),
         preset="turbo",
         digest=digest,
         attention="math",

@@ -10,6 +10,7 @@ from imagegen.contract import StartupFailureCode
 from imagegen.engines.diffusers.schedulers import (
     FLOW_MATCHING,
     NOISE_PREDICTING,
+    allowed_schedulers,
     check_scheduler,
     usable_schedulers,
 )
@@ -137,3 +138,17 @@ def test_a_sampler_that_does_not_fit_is_refused_with_those_that_do() -> None:
     assert caught.value.code == StartupFailureCode.MODEL_INVALID
     with pytest.raises(StartupError, match="usable: DDIM"):
         check_scheduler(FLOW_MATCHING[0], NOISE_PREDICTING, "DDIMScheduler")
+
+
+def test_an_administrator_may_allow_fewer_samplers_and_always_the_servers_own() -> None:
+    assert allowed_schedulers(None, NOISE_PREDICTING, "DDIM") == NOISE_PREDICTING
+    assert allowed_schedulers(("PNDM", "LCM"), NOISE_PREDICTING, "DDIM") == ("DDIM", "LCM", "PNDM")
+
+
+def test_an_allowed_sampler_that_does_not_fit_is_refused_with_those_that_do() -> None:
+    message = "--allow-schedulers: fast_ema, PNDM cannot sample .* usable: FlowMatchEulerDiscrete"
+    with pytest.raises(StartupError, match=message) as caught:
+        allowed_schedulers(
+            ("fast_ema", "UniPCMultistep", "PNDM"), FLOW_MATCHING, "FlowMatchEulerDiscrete"
+        )
+    assert caught.value.code == StartupFailureCode.MODEL_INVALID

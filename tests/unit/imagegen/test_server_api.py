@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from imagegen import contract
 from imagegen.contract import BATCH_HEADER, TIMEOUT_HEADER
 from imagegen.server.generation import image_seeds
-from tests.unit.imagegen.conftest import Running
+from tests.unit.imagegen.conftest import Running, running, settings_for
 
 
 def pixels(entry: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -153,6 +155,22 @@ def test_a_request_may_choose_its_sampler_and_is_told_which_it_was(server: Runni
 
     assert (own["scheduler"], other["scheduler"]) == ("DDIM", "EulerDiscrete")
     assert own["data"][0]["b64_json"] != other["data"][0]["b64_json"]
+
+
+def test_requests_may_choose_only_what_is_allowed(model_folder: Callable[[str], Path]) -> None:
+    few = {"scheduler": "DDIM", "allow_schedulers": ("EulerDiscrete",)}
+    with running(settings_for(model_folder("sd"), options=few)) as server:
+        taken = [server.generate(scheduler=name) for name in ("DDIM", "EulerDiscrete")]
+        refused = server.generate(scheduler="PNDM")
+        listed = server.http.get("/v1/models").json()["data"][0]
+        alone = server.http.get("/v1/models/kites").json()
+
+    assert [answer.status_code for answer in taken] == [200, 200]
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"]) == (400, "scheduler")
+    assert error["message"] == "scheduler must be one of: DDIM, EulerDiscrete"
+    assert listed == alone
+    assert listed["schedulers"] == ["DDIM", "EulerDiscrete"]
 
 
 def test_a_pinned_request_runs_in_batches_of_just_that_size(server: Running) -> None:

@@ -297,6 +297,11 @@ def test_a_sick_device_ends_the_process_and_everybody_gets_an_answer(
             "usable: DDIM",
         ),
         (
+            {"options": {"allow_schedulers": ("DDIM", "fast_ema")}},
+            StartupFailureCode.MODEL_INVALID,
+            "--allow-schedulers: fast_ema cannot sample this model",
+        ),
+        (
             {"defaults": Defaults(steps=2, guidance_scale=1, width=36, height=32)},
             StartupFailureCode.MODEL_INVALID,
             "multiples of 8",

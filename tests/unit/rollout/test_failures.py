@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegen.contract import ExitCode
+from imagegen.engines.folder import check_folder
+from imagegen.errors import StartupError
 from modelrollout.api.conditions import format_time
 from modelrollout.api.status import CandidateStatus, StageKind, TestedPod
 from modelrollout.rollout.failures import find_failure
@@ -81,6 +85,26 @@ def ended(reason: str, code: int, message: str = "", restarts: int = 0) -> Pod:
 )
 def test_a_loading_candidate(pod: Pod, expected: tuple[str, float | None] | None) -> None:
     assert find(pod) == expected
+
+
+def test_a_server_that_finds_another_folder_than_the_pinned_one_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"]}'
+    )
+    (tmp_path / "scheduler").mkdir()
+    with pytest.raises(StartupError) as refusal:
+        check_folder(tmp_path, digest="sha256:" + 64 * "a")
+
+    finding = find_failure(
+        [ended("Error", ExitCode.STARTUP_FAILED, str(refusal.value))],
+        tested=None,
+        kills=0,
+        allowed_out_of_memory=0,
+    )
+
+    assert finding is not None
+    assert finding.reason.value == "ModelInvalid"
+    assert "but --digest is sha256:aaaa" in finding.message
 
 
 def test_under_trial_one_crash_is_enough() -> None:

@@ -12,7 +12,11 @@ from imagegen.contract import StartupFailureCode
 from imagegen.engines.diffusers import tuning
 from imagegen.engines.diffusers.determinism import make_deterministic
 from imagegen.engines.diffusers.engine import DiffusersEngine, first_line, is_out_of_memory
-from imagegen.engines.diffusers.schedulers import check_scheduler, usable_schedulers
+from imagegen.engines.diffusers.schedulers import (
+    allowed_schedulers,
+    check_scheduler,
+    usable_schedulers,
+)
 from imagegen.engines.diffusers.upscale import UpscaleEngine
 from imagegen.engines.folder import UPSCALE_CLASSES, ModelFolder
 from imagegen.engines.presets import check_demand, preset_for
@@ -69,6 +73,7 @@ def load_diffusers(
     usable = usable_schedulers(folder, preset, max_steps=preset.most_steps(demand))
     scheduler = settings.scheduler or folder.scheduler_class.removesuffix("Scheduler")
     check_scheduler(scheduler, usable, folder.scheduler_class)
+    allowed = allowed_schedulers(settings.allow_schedulers, usable, scheduler)
     torch.set_num_threads(cpu_threads())
     pipeline = _load_pipeline(folder, settings, device)
     usual = UpscaleEngine if folder.pipeline_class in UPSCALE_CLASSES else DiffusersEngine
@@ -77,7 +82,7 @@ def load_diffusers(
         settings=settings,
         preset=preset,
         scheduler=scheduler,
-        schedulers=usable,
+        schedulers=allowed,
         device=torch.device(device),
     )
 

@@ -16,6 +16,7 @@ __all__ = [
     "FLOW_MATCHING",
     "NOISE_PREDICTING",
     "SchedulerFactory",
+    "allowed_schedulers",
     "check_scheduler",
     "usable_schedulers",
 ]
@@ -85,6 +86,37 @@ def check_scheduler(wanted: str, usable: tuple[str, ...], own_scheduler: str) ->
             f"scheduler {wanted} cannot sample this model, whose own one is {own_scheduler}, with "
             f"the declared --max-steps; usable: {', '.join(usable)}",
         )
+
+
+def allowed_schedulers(
+    wanted: tuple[str, ...] | None, usable: tuple[str, ...], scheduler: str
+) -> tuple[str, ...]:
+    """Name the samplers that requests may choose.
+
+    Parameters
+    ----------
+    wanted
+        Those that were declared; None are all that are usable.
+    usable
+        Those that the model can be sampled with.
+    scheduler
+        The server's own. Naming it is the same as leaving it out, so it is always allowed.
+
+    Raises
+    ------
+    StartupError
+        With code ``ModelInvalid`` and the samplers that are usable, if a declared one is not.
+    """
+    if wanted is None:
+        return usable
+    unfit = [name for name in wanted if name not in usable]
+    if unfit:
+        raise StartupError(
+            StartupFailureCode.MODEL_INVALID,
+            f"--allow-schedulers: {', '.join(unfit)} cannot sample this model with the declared "
+            f"--max-steps; usable: {', '.join(usable)}",
+        )
+    return tuple(name for name in usable if name in (*wanted, scheduler))
 
 
 class SchedulerFactory:
