@@ -31,12 +31,18 @@ def levels(images: Images) -> NDArray[np.int64]:
 
 def out_of_memory_in(part: torch.nn.Module, *, at_call: int = 1) -> Callable[[], None]:
     """Let a part of a pipeline run out of memory once, at its n-th call from now on."""
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    return failing_in(part, full, at_call=at_call)
+
+
+def failing_in(part: torch.nn.Module, error: Exception, *, at_call: int = 1) -> Callable[[], None]:
+    """Let a part of a pipeline fail once, at its n-th call from now on; gives what undoes it."""
     calls = 0
 
     def fail(*_: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == at_call:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise error
 
     return part.register_forward_pre_hook(fail).remove

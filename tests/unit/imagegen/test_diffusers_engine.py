@@ -29,7 +29,14 @@ from imagegen.errors import (
 )
 from imagegen.miniature.tiny import build_tiny
 from tests.unit.imagegen.conftest import ARCHITECTURES, DEMAND, MoodyEngine, Trouble, load
-from tests.unit.imagegen.engines import SETTINGS, levels, make, never, out_of_memory_in
+from tests.unit.imagegen.engines import (
+    SETTINGS,
+    failing_in,
+    levels,
+    make,
+    never,
+    out_of_memory_in,
+)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -301,22 +308,31 @@ def test_memory_may_run_out_anywhere_and_the_next_picture_is_right(
     assert np.array_equal(make(engine, ["a fox", "a door"], [1, 2]), before)
 
 
-def test_a_decoder_that_was_cast_for_a_picture_is_cast_back_when_memory_runs_out(
-    model_folder: Callable[[str], Path],
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), DeviceMemoryError),
+        (RuntimeError("shapes"), RuntimeError),
+        (IndexError("out of range"), IndexError),
+    ],
+)
+def test_a_decoder_that_was_cast_for_a_picture_is_cast_back_however_the_call_ends(
+    model_folder: Callable[[str], Path], error: Exception, told: type[Exception]
 ) -> None:
     engine: DiffusersEngine = load(model_folder("sdxl"), precision="Float16")
     before = make(engine, ["a fox"], [1])
     vae = engine._pipeline.vae
     casts = []
     undo_watch = vae.decoder.register_forward_pre_hook(lambda *_: casts.append(vae.dtype))
-    undo = out_of_memory_in(vae.decoder)
+    undo = failing_in(vae.decoder, error)
 
-    with pytest.raises(DeviceMemoryError):
+    with pytest.raises(told):
         make(engine, ["a fox"], [2])
 
     undo()
     undo_watch.remove()
     assert casts == [torch.float32]  # SDXL's decoder overflows in half precision
+    assert vae.dtype == torch.float16
     assert np.array_equal(make(engine, ["a fox"], [1]), before)
 
 

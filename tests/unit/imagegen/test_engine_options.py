@@ -205,7 +205,13 @@ def test_what_is_no_cache_is_refused_with_what_is_one(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [GenerationCancelledError("given up"), RuntimeError("shapes"), MemoryError()]
+    "error",
+    [
+        GenerationCancelledError("given up"),
+        RuntimeError("shapes"),
+        MemoryError(),
+        ValueError("too many values"),
+    ],
 )
 @pytest.mark.parametrize("text", CACHES)
 def test_a_step_cache_changes_pictures_and_forgets_a_call_that_did_not_end(

@@ -122,10 +122,7 @@ class DiffusersEngine(Engine):
         try:
             images = self._call(batch, clock, should_stop)
             return Generated(images, *clock.finish())
-        except GenerationCancelledError:
-            self._recover()
-            raise
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:
             if not is_out_of_memory(error):
                 if isinstance(error, torch.AcceleratorError):
                     raise EngineBrokenError(first_line(error)) from error
