@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from imagegen.contract import OomPhase, StartupFailureCode
+from imagegen.contract import WATCHDOG_CHECKS, OomPhase, StartupFailureCode
 from imagegen.engines.base import Batch, Engine, GenerationSettings
 from imagegen.errors import DeviceMemoryError, StartupError
 from imagegen.server.costs import CostModel
@@ -19,6 +19,17 @@ __all__ = ["sample_batch", "warm_up"]
 _LOG = logging.getLogger(__name__)
 _PROMPT = "a lighthouse on a rocky shore at dawn"
 _FEW_STEPS = 2
+_ALWAYS = frozenset({"non_finite"})
+
+_BROKEN = {
+    "wrong_size": "it is not of the size that was asked for",
+    "non_finite": "its pixels are not numbers; try another --precision",
+    "flat": "it is one colour; the weights may be damaged, or try another --precision",
+    "clipped": "most of its values are at an end of their range; try a lower --guidance-scale",
+    "noise_like": "it is noise; the weights may be damaged, or --scheduler or --steps may not fit",
+}
+_MAY_BE_MEANT = ("flat", "clipped", "noise_like")
+"""What a check means for whoever starts the server."""
 
 
 def sample_batch(engine: Engine, settings: ServeSettings, *, count: int, steps: int) -> Batch:
@@ -35,7 +46,8 @@ def warm_up(
 
     Each is made twice, first with few steps: kernels are chosen and compiled when a shape is first
     made, and only the second time tells what requests will cost. What is remote is paid for, and
-    makes one picture.
+    makes one picture. Pictures of the default steps pass the watchdog as a user's would; of fewer
+    steps only numbers are expected.
 
     Raises
     ------
@@ -45,24 +57,29 @@ def warm_up(
     """
     steps = settings.defaults.steps
     few = min(steps, _FEW_STEPS)
+
+    def make(count: int, steps: int) -> tuple[Batch, float, Mapping[str, float]]:
+        batch = sample_batch(engine, settings, count=count, steps=steps)
+        checks = _ALWAYS | settings.watchdog if steps == settings.defaults.steps else _ALWAYS
+        return batch, *_generate(engine, batch, metrics, checks)
+
+    def learn(count: int, steps: int) -> None:
+        batch, seconds, stages = make(count, steps)
+        costs.observe(batch.settings, len(batch), seconds, stages)
+
     if engine.is_remote:
-        _learn(engine, sample_batch(engine, settings, count=1, steps=steps), metrics, costs)
+        learn(1, steps)
         return
     most = settings.limits.max_batch_size
     for count, usual in ((most, steps), (1, few)) if most > 1 else ((1, steps),):
-        _generate(engine, sample_batch(engine, settings, count=count, steps=few), metrics)
-        _learn(engine, sample_batch(engine, settings, count=count, steps=usual), metrics, costs)
-
-
-def _learn(engine: Engine, batch: Batch, metrics: ServerMetrics, costs: CostModel) -> None:
-    seconds, stages = _generate(engine, batch, metrics)
-    costs.observe(batch.settings, len(batch), seconds, stages)
+        make(count, few)
+        learn(count, usual)
 
 
 def _generate(
-    engine: Engine, batch: Batch, metrics: ServerMetrics
+    engine: Engine, batch: Batch, metrics: ServerMetrics, checks: frozenset[str]
 ) -> tuple[float, Mapping[str, float]]:
-    """Make a batch that must come out well; give its seconds, in all and by stage."""
+    """Make a batch that must pass the checks; give its seconds, in all and by stage."""
     settings = batch.settings
     what = f"{len(batch)} x {settings.width}x{settings.height} at {settings.steps} steps"
     began = time.perf_counter()
@@ -84,16 +101,14 @@ def _generate(
             StartupFailureCode.WARMUP_FAILED, f"generating {what} failed: {refusal.message}"
         )
     seconds = time.perf_counter() - began
-    expected = Expected(settings.width, settings.height, frozenset({"non_finite"}))
+    expected = Expected(settings.width, settings.height, checks)
     failures = {check_picture(picture, expected) for picture in made.images} - {None}
-    if "non_finite" in failures:
-        raise StartupError(
-            StartupFailureCode.WARMUP_FAILED,
-            f"generating {what} gave pixels that are not numbers; try another --precision",
-        )
-    if failures:
-        raise StartupError(
-            StartupFailureCode.WARMUP_FAILED,
-            f"generating {what} gave {' x '.join(map(str, made.images.shape[1:]))} values",
-        )
+    for check in WATCHDOG_CHECKS:
+        if check in failures:
+            meant = f"; if such images are meant, leave {check} out of --watchdog"
+            raise StartupError(
+                StartupFailureCode.WARMUP_FAILED,
+                f"generating {what} gave a broken image ({check}): {_BROKEN[check]}"
+                + (meant if check in _MAY_BE_MEANT else ""),
+            )
     return seconds, made.stages

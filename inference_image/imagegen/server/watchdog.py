@@ -78,7 +78,7 @@ def check_picture(picture: Picture, expected: Expected) -> str | None:
         ``non_finite``
             NaN or infinite values.
         ``flat``
-            Values deviate by less than 2 of 255 levels, over the whole picture.
+            In no colour channel do values deviate by 2 of 255 levels: all is of one colour.
         ``clipped``
             More than 60 % of the values are 0 or 255, and the four most frequent colours cover less
             than 60 % of the pixels.
@@ -90,7 +90,7 @@ def check_picture(picture: Picture, expected: Expected) -> str | None:
         return "wrong_size"
     checks: dict[str, Callable[[Picture], bool]] = {
         "non_finite": lambda values: not np.isfinite(values).all(),
-        "flat": lambda values: float(values.std()) < _FLAT_DEVIATION,
+        "flat": lambda values: all(values[..., c].std() < _FLAT_DEVIATION for c in range(3)),
         "clipped": _is_clipped,
         "noise_like": _is_noise_like,
     }

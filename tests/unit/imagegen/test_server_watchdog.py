@@ -86,6 +86,7 @@ BROKEN = {
     "burnt out": (np.clip(0.5 + 50 * scenery(), 0, 1), "clipped"),
     "black": (np.zeros((SIDE, SIDE, 3)), "flat"),
     "grey": (np.full((SIDE, SIDE, 3), 0.5), "flat"),
+    "one colour": (np.tile([0.8, 0.1, 0.3], (SIDE, SIDE, 1)), "flat"),
     "almost grey": (0.5 + 0.004 * scenery(), "flat"),
     "one pixel is no number": (np.where(np.indices((64, 64, 3)).sum(0), 0.5, np.nan), "non_finite"),
     "one value is infinite": (np.where(np.indices((64, 64, 3)).sum(0), 0.5, np.inf), "non_finite"),
