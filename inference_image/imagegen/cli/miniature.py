@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["add", "run"]
 
 _LAYOUTS = ("left", "upper", "shapes", "centre", "lines", "logo")
+_FONTS = ("bold", "light", "small")
 _VARIED = ("steps", "guidance", "scheduler", "precision", "batch")
 _QUALITY = ("cv2", "matplotlib", "onnxruntime", "rapidocr")
 _PRECISIONS = ("Float32", "BFloat16", "Float16")
@@ -60,6 +61,13 @@ def _add_cases(parser: argparse.ArgumentParser, *, count: int) -> None:
         type=_some_of(_LAYOUTS),
         metavar="NAME,...",
         help=f"some of {', '.join(_LAYOUTS)}; default: the first three",
+    )
+    parser.add_argument(
+        "--fonts",
+        type=_some_of(_FONTS),
+        default=_FONTS[:1],
+        metavar="NAME,...",
+        help=f"some of {', '.join(_FONTS)}; default: the first, which the models are trained on",
     )
 
 
@@ -217,7 +225,11 @@ def _cases(arguments: argparse.Namespace) -> list[Any]:
     from imagegen.miniature.evaluation.cases import make_cases  # noqa: PLC0415
 
     return make_cases(
-        arguments.split, seed=arguments.seed, count=arguments.count, layouts=arguments.layouts
+        arguments.split,
+        seed=arguments.seed,
+        count=arguments.count,
+        layouts=arguments.layouts,
+        fonts=arguments.fonts,
     )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagegen.miniature.scenes import (
+    FONTS,
     HEIGHT,
     LAYOUTS,
     MAX_TOKENS,
@@ -100,6 +102,28 @@ def test_a_picture_shows_its_colours_and_is_the_same_for_the_same_seed(
         if look == "plain":
             seen = {tuple(int(v) for v in colour) for colour in picture.reshape(-1, 3)}
             assert {COLOURS[scene.colour], COLOURS[scene.ink], COLOURS[scene.ground]} <= seen
+
+
+@settings(max_examples=25)
+@given(seed=SEEDS)
+def test_another_font_is_the_same_scene_drawn_in_another_way(seed: int) -> None:
+    for font, other in (("light", "bold"), ("small", "bold"), ("small", "light")):
+        chosen, others = (
+            list(scenes("train", seed=seed, count=6, layouts=("left", "lines"), fonts=(name,)))
+            for name in (font, other)
+        )
+        assert [replace(scene, font=other) for scene in chosen] == others
+        for one, two in zip(chosen, others, strict=True):
+            assert not np.array_equal(draw(one, random(seed)), draw(two, random(seed)))
+
+
+def test_letters_and_what_is_next_to_them_begin_at_whole_latents() -> None:
+    assert not [name for name, font in FONTS.items() if font.pitch % 4 or font.width > font.pitch]
+
+
+def test_a_font_that_there_is_not_is_named() -> None:
+    with pytest.raises(ValueError, match="fonts must be some of bold, light, small; not comic"):
+        scenes("train", seed=0, count=1, fonts=("comic",))
 
 
 @settings(max_examples=25)

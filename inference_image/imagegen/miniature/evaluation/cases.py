@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imagegen.miniature.scenes import Look, Scene, Split, prompt, scenes
+from imagegen.miniature.scenes import DEFAULT_FONTS, Look, Scene, Split, prompt, scenes
 
 __all__ = ["Case", "as_record", "make_cases"]
 
@@ -28,6 +28,7 @@ def make_cases(
     seed: int,
     count: int,
     layouts: Sequence[str] | None = None,
+    fonts: Sequence[str] = DEFAULT_FONTS,
     look: Look = "plain",
 ) -> list[Case]:
     """Choose scenes and put them into words; the same ones for the same arguments.
@@ -35,7 +36,7 @@ def make_cases(
     The seed of the picture is `seed` plus the case's place, from 0.
     """
     random = np.random.default_rng((seed, 1))
-    chosen = scenes(split, seed=seed, count=count, layouts=layouts, look=look)
+    chosen = scenes(split, seed=seed, count=count, layouts=layouts, fonts=fonts, look=look)
     return [Case(prompt(scene, random), seed + at, scene) for at, scene in enumerate(chosen)]
 
 

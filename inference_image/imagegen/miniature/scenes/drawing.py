@@ -10,18 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen.miniature.scenes.glyphs import GLYPHS, Mask, letter_mask, shape_mask
-from imagegen.miniature.scenes.scene import HEIGHT, WIDTH, Scene
+from imagegen.miniature.scenes.scene import FONTS, HEIGHT, WIDTH, Scene
 from imagegen.miniature.scenes.shine import shine_ground, shine_part
 from imagegen.miniature.scenes.words import COLOURS
 
-__all__ = ["MARGIN", "PITCH", "draw"]
+__all__ = ["MARGIN", "draw"]
 
-PITCH: Final = 16
-"""Pixels from letter to letter. This and all places are multiples of 4, the factor by which the
-models' latents are smaller, so that a letter looks the same to the model wherever it stands."""
-
-_LETTER: Final = (13, 24)
-_STROKE: Final = 4.0
 MARGIN: Final = 8
 """Pixels to the left of a word that begins at the left."""
 
@@ -34,6 +28,7 @@ _SLIDE: Final = 4
 _SLIDES: Final = 3
 _SMALL, _LARGE = 20, 24
 _SHAPE_PITCH: Final = 28
+_BESIDE: Final = 32
 _CARELESSNESS: Final = 0.2
 _WOBBLE: Final = 3
 
@@ -64,11 +59,11 @@ def _careless(word: str, random: np.random.Generator) -> str:
 def _word(
     word: str, left: int, top: int, scene: Scene, random: np.random.Generator
 ) -> Iterator[_Part]:
-    shiny = scene.look == "shiny"
+    shiny, font = scene.look == "shiny", FONTS[scene.font]
     for index, letter in enumerate(_careless(word, random) if shiny else word):
         wobble = int(random.integers(-_WOBBLE, _WOBBLE + 1)) if shiny else 0
-        mask = letter_mask(letter, *_LETTER, _STROKE)
-        yield _Part(mask, left + index * PITCH, top + wobble, scene.ink)
+        mask = letter_mask(letter, font.width, font.height, font.stroke)
+        yield _Part(mask, left + index * font.pitch, top + wobble, scene.ink)
 
 
 def _row(scene: Scene, size: int, top: int, random: np.random.Generator) -> Iterator[_Part]:
@@ -83,7 +78,7 @@ def _row(scene: Scene, size: int, top: int, random: np.random.Generator) -> Iter
 
 
 def _parts(scene: Scene, random: np.random.Generator) -> Iterator[_Part]:
-    middle = (HEIGHT - _LETTER[1] - _SWAY) // 2
+    middle = (HEIGHT - _LARGE - _SWAY) // 2
     if scene.layout == "left":
         yield from _word(scene.words[0], MARGIN, _height(middle, random), scene, random)
     elif scene.layout == "upper":
@@ -92,7 +87,7 @@ def _parts(scene: Scene, random: np.random.Generator) -> Iterator[_Part]:
     elif scene.layout == "shapes":
         yield from _row(scene, _LARGE, _height(middle, random), random)
     elif scene.layout == "centre":
-        left = (WIDTH - PITCH * len(scene.words[0])) // 2
+        left = (WIDTH - FONTS[scene.font].pitch * len(scene.words[0])) // 2
         yield from _word(scene.words[0], left, _height(middle, random), scene, random)
     elif scene.layout == "lines":
         for word, top in zip(scene.words, (4, 36), strict=True):
@@ -100,7 +95,7 @@ def _parts(scene: Scene, random: np.random.Generator) -> Iterator[_Part]:
     else:
         top = _height(middle, random)
         yield _Part(shape_mask(str(scene.shape), _LARGE), MARGIN, top, scene.colour)
-        yield from _word(scene.words[0], MARGIN + 2 * PITCH, top, scene, random)
+        yield from _word(scene.words[0], MARGIN + _BESIDE, top, scene, random)
 
 
 def draw(scene: Scene, random: np.random.Generator) -> NDArray[np.uint8]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
 
-from imagegen.miniature.scenes.scene import LAYOUTS, Look, Scene
+from imagegen.miniature.scenes.scene import FONTS, LAYOUTS, Look, Scene
 from imagegen.miniature.scenes.words import (
     BRANDS,
     EMBLEMS,
@@ -18,12 +19,15 @@ from imagegen.miniature.scenes.words import (
     inks,
 )
 
-__all__ = ["DEFAULT_LAYOUTS", "Split", "is_held_out", "scenes"]
+__all__ = ["DEFAULT_FONTS", "DEFAULT_LAYOUTS", "Split", "is_held_out", "scenes"]
 
 Split = Literal["train", "heldout"]
 
 DEFAULT_LAYOUTS: Final = LAYOUTS[:3]
 """The layouts that are yielded when none are named."""
+
+DEFAULT_FONTS: Final = tuple(FONTS)[:1]
+"""The fonts, likewise."""
 
 _HELD_OUT_PERCENT: Final = 15
 _WITH_WORDS: Final = {"left": 1, "upper": 1, "shapes": 0, "centre": 1, "lines": 2, "logo": 1}
@@ -45,6 +49,8 @@ def is_held_out(scene: Scene) -> bool:
 
 
 def _pick(random: np.random.Generator, choices: Sequence[str]) -> str:
+    if len(choices) == 1:
+        return choices[0]
     return choices[int(random.integers(len(choices)))]
 
 
@@ -70,6 +76,7 @@ def scenes(
     count: int,
     look: Look = "plain",
     layouts: Sequence[str] | None = None,
+    fonts: Sequence[str] = DEFAULT_FONTS,
 ) -> Iterator[Scene]:
     """Yield random scenes; the same ones for the same arguments.
 
@@ -85,18 +92,23 @@ def scenes(
         Look of all of them.
     layouts
         Some of :data:`LAYOUTS`, chosen with equal probability; default: the first three.
+    fonts
+        Some of :data:`FONTS`, likewise; default: the first.
 
     Raises
     ------
     ValueError
-        For a layout that there is not.
+        For a layout or a font that there is not.
     """
     chosen = DEFAULT_LAYOUTS if layouts is None else tuple(layouts)
-    unknown = sorted(set(chosen) - set(LAYOUTS))
-    if unknown or not chosen:
-        named = ", ".join(unknown) or "none"
-        raise ValueError(f"layouts must be some of {', '.join(LAYOUTS)}; not {named}")
-    return _yield(np.random.default_rng((seed, _SPLITS.index(split))), count, chosen, split, look)
+    for what, named, known in (("layouts", chosen, LAYOUTS), ("fonts", fonts, tuple(FONTS))):
+        unknown = sorted(set(named) - set(known))
+        if unknown or not named:
+            told = ", ".join(unknown) or "none"
+            raise ValueError(f"{what} must be some of {', '.join(known)}; not {told}")
+    random = np.random.default_rng((seed, _SPLITS.index(split)))
+    plain = _yield(random, count, chosen, split, look)
+    return (replace(scene, font=_pick(random, fonts)) for scene in plain)
 
 
 def _yield(

@@ -15,8 +15,8 @@ from typing import Any, Final
 import torch
 from torch.nn import functional
 
-from imagegen.miniature.scenes import WIDTH, Scene
-from imagegen.miniature.scenes.drawing import MARGIN, PITCH
+from imagegen.miniature.scenes import FONTS, WIDTH, Scene
+from imagegen.miniature.scenes.drawing import MARGIN
 from imagegen.miniature.training.text import PROPERTY_SIZES
 
 __all__ = ["Questions", "letter_columns"]
@@ -34,11 +34,12 @@ def letter_columns(scenes: Sequence[Scene]) -> torch.Tensor:
     Layouts whose words do not begin at the left are marked to be ignored.
     """
     columns = torch.full((len(scenes), _COLUMNS), _NO_LETTER)
-    first, wide = MARGIN // _FACTOR, PITCH // _FACTOR
+    first = MARGIN // _FACTOR
     for row, scene in enumerate(scenes):
         if scene.layout not in _FROM_THE_LEFT:
             columns[row] = _IGNORED
             continue
+        wide = FONTS[scene.font].pitch // _FACTOR
         for index, letter in enumerate("".join(scene.words)):
             start = first + index * wide
             columns[row, start : start + wide] = string.ascii_uppercase.index(letter)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from imagegen.miniature.scenes import Look, Scene, draw, prompt, scenes
+from imagegen.miniature.scenes import DEFAULT_FONTS, Look, Scene, draw, prompt, scenes
 
 __all__ = ["Corpus", "make_corpus", "picture_batches", "to_tensor"]
 
@@ -35,11 +35,17 @@ class Corpus:
 
 
 def make_corpus(
-    *, seed: int, count: int, look: Look, layouts: Sequence[str], wordings: int = 6
+    *,
+    seed: int,
+    count: int,
+    look: Look,
+    layouts: Sequence[str],
+    fonts: Sequence[str] = DEFAULT_FONTS,
+    wordings: int = 6,
 ) -> Corpus:
     """Draw `count` scenes of the training split and word each of them in `wordings` ways."""
     random = np.random.default_rng((seed, count))
-    chosen = list(scenes("train", seed=seed, count=count, look=look, layouts=layouts))
+    chosen = list(scenes("train", seed=seed, count=count, look=look, layouts=layouts, fonts=fonts))
     return Corpus(
         chosen,
         np.stack([draw(scene, random) for scene in chosen]),
@@ -53,7 +59,13 @@ def to_tensor(pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torc
 
 
 def picture_batches(
-    *, seed: int, start: int, size: int, look: Look, layouts: Sequence[str]
+    *,
+    seed: int,
+    start: int,
+    size: int,
+    look: Look,
+    layouts: Sequence[str],
+    fonts: Sequence[str] = DEFAULT_FONTS,
 ) -> Iterator[torch.Tensor]:
     """Yield batches of freshly drawn pictures of the training split without end.
 
@@ -67,7 +79,9 @@ def picture_batches(
         count = per_block * size
         drawn = [
             draw(scene, random)
-            for scene in scenes("train", seed=seed + block, count=count, look=look, layouts=layouts)
+            for scene in scenes(
+                "train", seed=seed + block, count=count, look=look, layouts=layouts, fonts=fonts
+            )
         ]
         for index in range(skipped, per_block):
             yield to_tensor(np.stack(drawn[index * size : (index + 1) * size]))

@@ -173,7 +173,11 @@ def distil(teacher: Path, settings: Distillation, recipe: Recipe, *, work: Path,
         teacher, torch_dtype=torch.float32, local_files_only=True
     ).to(device)
     corpus = make_corpus(
-        seed=settings.seed, count=recipe.pictures, look=recipe.look, layouts=recipe.layouts
+        seed=settings.seed,
+        count=recipe.pictures,
+        look=recipe.look,
+        layouts=recipe.layouts,
+        fonts=recipe.fonts,
     )
     lessons = encode_corpus(pipeline.vae, corpus)
     student = copy.deepcopy(pipeline.unet).train()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from imagegen.miniature.scenes import Look
+from imagegen.miniature.scenes import DEFAULT_FONTS, Look
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -18,7 +18,7 @@ class Recipe:
     ----------
     seed
         Of the data, of the first weights and of all noise.
-    look, layouts
+    look, layouts, fonts
         Of the scenes.
     vae_channels, vae_steps, vae_batch, vae_rate
         Of the autoencoder: widths of its levels, steps, pictures per step, rate of learning.
@@ -41,6 +41,7 @@ class Recipe:
     seed: int = 6
     look: Look = "plain"
     layouts: tuple[str, ...] = ("left", "upper", "shapes")
+    fonts: tuple[str, ...] = DEFAULT_FONTS
     vae_channels: tuple[int, ...] = (16, 32, 64)
     vae_steps: int = 3800
     vae_batch: int = 4

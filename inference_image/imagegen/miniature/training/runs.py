@@ -91,7 +91,11 @@ def train(recipe: Recipe, *, work: Path, out: Path, start: Path | None = None) -
     vae, encoder, unet = _parts(recipe, start)
     vae = _trained_vae(vae, recipe, work)
     corpus = make_corpus(
-        seed=recipe.seed, count=recipe.pictures, look=recipe.look, layouts=recipe.layouts
+        seed=recipe.seed,
+        count=recipe.pictures,
+        look=recipe.look,
+        layouts=recipe.layouts,
+        fonts=recipe.fonts,
     )
     if start is None:  # a trained encoder can spell, and its denoiser knows its vectors
         teach_spelling(encoder, corpus, recipe, work)

@@ -94,7 +94,12 @@ def _loss(vae: Any, pictures: torch.Tensor, generator: torch.Generator) -> torch
 def _measure_scale(vae: Any, recipe: Recipe, device: torch.device) -> float:
     """Give what latents must be multiplied by to have a deviation of one."""
     batches = picture_batches(
-        seed=recipe.seed, start=0, size=64, look=recipe.look, layouts=recipe.layouts
+        seed=recipe.seed,
+        start=0,
+        size=64,
+        look=recipe.look,
+        layouts=recipe.layouts,
+        fonts=recipe.fonts,
     )
     latents = vae.encode(next(batches).to(device)).latent_dist.mean
     return float(1 / latents.float().std())
@@ -117,6 +122,7 @@ def train_vae(vae: Any, recipe: Recipe, work: Path) -> Any:
         size=recipe.vae_batch,
         look=recipe.look,
         layouts=recipe.layouts,
+        fonts=recipe.fonts,
     )
     record = work / "progress.jsonl"
     progress = Progress("vae", recipe.vae_steps, start=start, record=record)
