@@ -78,7 +78,7 @@ WATCHDOG_REJECTIONS_TOTAL: Final = "imagegen_watchdog_rejections_total"  # check
 MODEL_LOAD_SECONDS: Final = "imagegen_model_load_seconds"
 WARMUP_SECONDS: Final = "imagegen_warmup_seconds"
 READY: Final = "imagegen_ready"  # 1 while the server accepts work
-BUILD_INFO: Final = "imagegen_build_info"
+BUILD_INFO: Final = "imagegen_build_info"  # what pictures depend on; cuda, driver: empty on a CPU
 
 # -- the probe's series ----------------------------------------------------------------------------
 PROBE_REQUESTS_TOTAL: Final = "imagegen_probe_requests_total"  # arm, outcome; load and repeats

@@ -19,7 +19,7 @@ from imagegen.engines.base import Engine
 from imagegen.errors import RequestRefusedError, StartupError
 from imagegen.server.api import build_app
 from imagegen.server.jobs import draining
-from imagegen.server.memory import device_memory
+from imagegen.server.memory import device_memory, driver_version
 from imagegen.server.metrics import ServerMetrics
 from imagegen.server.ports import Port, http_port, metrics_port
 from imagegen.server.settings import ServeSettings
@@ -113,7 +113,7 @@ class Server:
         description = engine.describe()
         self.metrics.engine_loaded(
             device=engine.device,
-            description=description,
+            description={**description, "driver": driver_version(engine.device)},
             memory=device_memory(engine.device, engine.memory),
         )
         rules = rules_for(engine, self._settings)

@@ -1,4 +1,4 @@
-"""Memory of the device as its driver tells it."""
+"""What the driver tells of a device: its memory, and its own version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["device_memory"]
+__all__ = ["device_memory", "driver_version"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ def device_memory(
     if kind != "cuda":
         return engine_memory
     try:
-        driver: Any = importlib.import_module("pynvml")
-        driver.nvmlInit()
+        driver = _nvml()
         handle = _find(driver, int(index or 0), os.environ)
     except (ImportError, ValueError) as error:
         _LOG.info("device memory is not read from NVML: %s", error)
@@ -48,10 +47,30 @@ def device_memory(
         return engine_memory
 
     def joined() -> dict[str, int]:
-        told = driver.nvmlDeviceGetMemoryInfo(handle)
-        return {**engine_memory(), "device_used": told.used, "device_total": told.total}
+        known = engine_memory()
+        try:
+            told = driver.nvmlDeviceGetMemoryInfo(handle)
+        except Exception:  # noqa: BLE001 - NVMLError; a scrape must not lack all else for it
+            return known
+        return {**known, "device_used": told.used, "device_total": told.total}
 
     return joined
+
+
+def driver_version(device: str) -> str:
+    """Give the version of a device's driver; empty where there is none, or NVML does not tell."""
+    if not device.startswith("cuda"):
+        return ""
+    try:
+        return str(_nvml().nvmlSystemGetDriverVersion())
+    except Exception:  # noqa: BLE001 - ImportError or NVMLError
+        return ""
+
+
+def _nvml() -> Any:
+    driver = importlib.import_module("pynvml")
+    driver.nvmlInit()
+    return driver
 
 
 def _find(driver: Any, index: int, environment: Mapping[str, str]) -> Any:

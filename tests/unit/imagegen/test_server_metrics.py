@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from imagegen import contract
-from imagegen.server.memory import _find, device_memory
+from imagegen.server.memory import _find, device_memory, driver_version
+from imagegen.server.metrics import ServerMetrics
 from tests.unit.imagegen.conftest import Running, running, settings_for
 
 
@@ -74,11 +77,27 @@ def test_state_is_told(fresh: Running) -> None:
     assert fresh.value(contract.WARMUP_SECONDS) > 0
     assert fresh.value(contract.PROCESS_MEMORY_BYTES) > 1e7
     info = next(labels for name, labels in fresh.samples() if name == contract.BUILD_INFO)
-    assert {"pipeline", "dtype", "scheduler", "torch", "gpu"} <= dict(info).keys()
+    told = dict(info)
+    assert {"pipeline", "dtype", "scheduler", "torch", "gpu"} <= told.keys()
+    assert (told["cuda"], told["driver"]) == ("", ""), "on a CPU there are none"
 
 
 class Driver:
-    """Knows devices by what they are asked for."""
+    """NVML, as far as it is asked: knows devices by what they are asked for."""
+
+    def __init__(self, *, lost: bool = False) -> None:
+        self.lost = lost
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        pass
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "580.82.07"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> SimpleNamespace:  # noqa: N802
+        if self.lost:
+            raise OSError("GPU is lost")
+        return SimpleNamespace(used=70 if handle == "device 1" else 0, total=100)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         return f"device {index}"
@@ -108,11 +127,54 @@ def test_a_device_that_the_driver_cannot_know_is_not_guessed(visible: str, index
         _find(Driver(), index, {"CUDA_VISIBLE_DEVICES": visible})
 
 
-def test_only_of_nvidias_devices_the_driver_is_asked() -> None:
+KNOWN = {"allocated": 1, "peak_reserved": 2, "device_used": 60, "device_total": 99}
+"""What torch tells; it does not see all that others have of the device."""
+
+
+def vram(metrics: ServerMetrics) -> dict[str, float]:
+    return {
+        sample.labels["kind"]: sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == contract.VRAM_BYTES
+    }
+
+
+def test_what_allocator_and_driver_know_of_a_device_is_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = Driver()
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    metrics = ServerMetrics(model="kites", revision="0", edges=contract.latency_edges())
+    metrics.engine_loaded(
+        device="cuda:1",
+        description={"cuda": "13.0", "driver": driver_version("cuda:1")},
+        memory=device_memory("cuda:1", lambda: dict(KNOWN)),
+    )
+
+    assert vram(metrics) == {**KNOWN, "device_used": 70, "device_total": 100}
+    wanted = {"model": "kites", "revision": "0", "cuda": "13.0", "driver": "580.82.07"}
+    assert metrics.registry.get_sample_value(contract.BUILD_INFO, wanted) == 1
+    driver.lost = True
+    assert vram(metrics) == KNOWN, "a scrape goes on without the driver"
+
+
+@pytest.mark.parametrize("module", [None, SimpleNamespace(), Driver()])
+def test_without_the_driver_the_allocators_numbers_are_all_there_are(
+    monkeypatch: pytest.MonkeyPatch, module: object
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", module)  # None: no such package
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "none")
+    assert device_memory("cuda:0", lambda: KNOWN)() == KNOWN
+
+
+def test_only_of_nvidias_devices_the_driver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+
     def memory() -> dict[str, int]:
         return {"allocated": 1}
 
+    assert driver_version("cpu") == driver_version("hosted") == ""
     assert device_memory("cpu", memory) is memory
     assert device_memory("hosted", memory) is memory
-    # With a driver its numbers are added, without one the engine's own are all there are.
-    assert device_memory("cuda:0", memory)()["allocated"] == 1

@@ -13,9 +13,10 @@ import torch
 
 from imagegen import contract
 from imagegen.contract import TIMEOUT_HEADER, ExitCode, Outcome, StartupFailureCode
+from imagegen.engines.base import Engine
 from imagegen.errors import RequestRefusedError, StartupError
 from imagegen.server import generation
-from imagegen.server.settings import Defaults, Limits
+from imagegen.server.settings import Defaults, Limits, ServeSettings
 from tests.unit.imagegen.conftest import (
     PATIENCE_SECONDS,
     MoodyServer,
@@ -330,6 +331,28 @@ def test_a_warm_up_that_does_not_fit_fails_at_the_declared_batch_size(
     assert failure.code == StartupFailureCode.HOST_OOM  # on a CPU the host's memory is the device's
     assert "4 x 32x32 at 2 steps" in failure.message
     assert trouble.calls == [4]
+
+
+@pytest.mark.parametrize("code", [StartupFailureCode.HOST_OOM, StartupFailureCode.CUDA_OOM])
+def test_lack_of_memory_while_loading_is_counted_until_the_process_ends(
+    tmp_path: Path, code: StartupFailureCode
+) -> None:
+    def load(_: ServeSettings) -> Engine:
+        raise StartupError(code, "no memory to load the model's weights; use a bigger device")
+
+    with running(settings_for(tmp_path), load) as server:
+        (failure,) = server.outcome
+        registry = server.server.metrics.registry
+
+    assert isinstance(failure, StartupError)
+    assert failure.code == code
+    counted = {
+        sample.labels["phase"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == contract.OOM_TOTAL and sample.labels["recovered"] == "false"
+    }
+    assert counted == {phase: float(phase == "load") for phase in contract.OOM_PHASES}
 
 
 def test_a_taken_port_is_named(moody_server: MoodyServer) -> None:

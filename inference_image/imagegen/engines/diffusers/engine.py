@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import math
 from collections.abc import Callable, Iterator
@@ -30,14 +31,20 @@ _DECODED_TOGETHER: Final = 1 << 20
 """Pixels; a batch with more in all is decoded picture by picture unless told otherwise: the device
 is busy with one, and decoding needs the most memory of all stages."""
 
-_NO_MEMORY: Final = ("out of memory", "can't allocate memory", "_alloc_failed", "bad_alloc")
-"""What drivers, torch's allocator of the CPU, CUDA's libraries and C++ say of it."""
+_NO_MEMORY: Final = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory"),
+    *("_alloc_failed", "bad_alloc"),
+)
+"""What drivers, torch's allocator of the CPU, the kernel (of weights that are mapped), CUDA's
+libraries and C++ say of it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that the device's or the host's allocator had no memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
 
@@ -213,7 +220,8 @@ class DiffusersEngine(Engine):
 
     def describe(self) -> dict[str, str]:
         """Describe what pictures depend on."""
-        gpu = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "none"
+        on_gpu = self._device.type == "cuda"
+        gpu = torch.cuda.get_device_name(self._device) if on_gpu else "none"
         options = self._settings
         return {
             "pipeline": type(self._pipeline).__name__,
@@ -232,6 +240,7 @@ class DiffusersEngine(Engine):
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
             "gpu": gpu,
+            "cuda": (torch.version.cuda or "") if on_gpu else "",
         }
 
     def memory(self) -> dict[str, int]:
