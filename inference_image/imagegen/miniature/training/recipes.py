@@ -50,7 +50,7 @@ class Recipe:
     text_steps: int = 300
     channels: tuple[int, ...] = (48, 128, 128)
     attention: tuple[bool, ...] = (False, True, False)
-    steps: int = 4000
+    steps: int = 3200
     batch: int = 16
     rate: float = 8e-4
     dropped: float = 0.1
