@@ -7,9 +7,8 @@ SHELL := bash
 PYTHON ?= python3
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/modelrollout
 # A virtual environment holds dependencies only, so that all checkouts with the same pins share it.
-PINS := $(shell $(PYTHON) scripts/requirements.py --digest)
-VENV := $(CACHE)/venv-$(PINS)
-VENV_FULL := $(CACHE)/venv-full-$(PINS)
+VENV := $(CACHE)/venv-$(shell $(PYTHON) scripts/requirements.py --digest dev)
+VENV_FULL := $(CACHE)/venv-full-$(shell $(PYTHON) scripts/requirements.py --digest)
 VENV_BENCHMARKS = $(CACHE)/venv-benchmarks-$(shell $(PYTHON) scripts/requirements.py --digest benchmarks)
 export PYTHONPATH := operator:inference_image:.
 export PYTHONDONTWRITEBYTECODE := 1
@@ -21,7 +20,7 @@ BENCHMARK_ARGS ?=
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
-demo: venv  ## Bring up a real cluster and show one promotion and two roll-backs on it.
+demo: venv  ## Bring up a real cluster and show promotions and roll-backs on it.
 	@$(VENV)/bin/python -m examples.demo
 
 demo-down: venv  ## End the demo's cluster.

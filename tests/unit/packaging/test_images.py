@@ -57,12 +57,13 @@ def test_what_goes_in_changes_the_name(project: Path, changed: str) -> None:
         "operator/modelrollout/__pycache__/app.cpython-311.pyc",
         "inference_image/Dockerfile",
         "docs/page.md",
+        "examples/models/miniature/unet/diffusion_pytorch_model.safetensors",
     ],
 )
 def test_what_stays_out_does_not(project: Path, changed: str) -> None:
     before = name()
 
-    (project / changed).parent.mkdir(exist_ok=True)
+    (project / changed).parent.mkdir(parents=True, exist_ok=True)
     (project / changed).write_text("other")
 
     assert name() == before
