@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from imagegen.contract import size_class
 from imagegen.engines.base import GenerationSettings
 
 __all__ = ["MemoryLimits"]
 
 _PATIENCE = 32
 _MOST_PATIENCE = 1024
+_STEPS_PER_DOUBLING = 2
 
 
 @dataclass
 class _Learned:
-    """What is known of one size class; a limit of 0 is one picture, decoded in tiles."""
+    """What is known of sizes that are alike; a limit of 0 is one picture, decoded in tiles."""
 
     limit: int
     patience: int = _PATIENCE
@@ -32,11 +33,15 @@ class _Learned:
 
 
 class MemoryLimits:
-    """The largest batches to try, per size class: halved at once, raised by one after long.
+    """The largest batches to try, per size: halved at once, raised by one after long.
 
-    The memory of a batch grows with its pixels and its pictures and not with its steps. A raise
-    comes after 32 batches at the limit that fitted; when the batch after a raise does not fit, the
-    next one comes after twice as many, up to 1,024.
+    The memory of a batch grows with its pixels and its pictures and not with its steps. Sizes are
+    alike if their areas lie in the same of steps by the square root of 2, up to a power of 2: what
+    large pictures need says nothing about small ones, nor the reverse. The size classes of metrics
+    are too wide for that: the smallest one holds areas of 256 to 262,144 pixels.
+
+    A raise comes after 32 batches at the limit that fitted; when the batch after a raise does not
+    fit, the next one comes after twice as many, up to 1,024.
 
     Parameters
     ----------
@@ -46,7 +51,7 @@ class MemoryLimits:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._learned: dict[str, _Learned] = {}
+        self._learned: dict[int, _Learned] = {}
 
     def largest(self, settings: GenerationSettings) -> int:
         """Give the most pictures of a batch, at least 1."""
@@ -76,5 +81,6 @@ class MemoryLimits:
         self._of(settings).failed(0)
 
     def _of(self, settings: GenerationSettings) -> _Learned:
-        name = size_class(settings.width, settings.height)
-        return self._learned.setdefault(name, _Learned(self._most))
+        area = settings.width * settings.height
+        step = math.ceil(_STEPS_PER_DOUBLING * math.log2(area))
+        return self._learned.setdefault(step, _Learned(self._most))

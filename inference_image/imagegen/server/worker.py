@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imagegen.contract import ExitCode, OomPhase
 from imagegen.engines.base import Batch, Engine
@@ -144,13 +144,12 @@ class Worker(threading.Thread):
         _LOG.warning("%d images in a row did not fit: checking", self._attempts.single_ooms)
         began = self._engine.busy_clock()
         try:
-            self._engine.generate(self._check, should_stop=self._go_on)
-        except DeviceMemoryError as error:
-            phase: OomPhase | None = error.phase
+            phase = self._lacks_memory(self._check)
+            if phase is OomPhase.DECODE and self._engine.can_tile:  # as a user's would be made then
+                tiled = replace(self._check.settings, tiled_decoding=True)
+                phase = self._lacks_memory(replace(self._check, settings=tiled))
         except EngineBrokenError as error:
             return Ailment(ExitCode.CRASHED, f"the device needs a new process: {error}")
-        else:
-            phase = None
         seconds = self._engine.busy_clock() - began
         self._metrics.wasted(seconds, "oom")
         if phase is not None:
@@ -162,6 +161,14 @@ class Worker(threading.Thread):
             )
         self._attempts.single_ooms = 0
         self._on_ailing(False)
+        return None
+
+    def _lacks_memory(self, batch: Batch) -> OomPhase | None:
+        """Make a batch for nobody; tell in which phase memory ran out, if it did."""
+        try:
+            self._engine.generate(batch, should_stop=self._go_on)
+        except DeviceMemoryError as error:
+            return error.phase
         return None
 
     def _go_on(self) -> bool:

@@ -94,6 +94,7 @@ class Trouble:
     fits: int = 64
     phase: OomPhase = OomPhase.DECODE
     tiles_help: bool = False
+    tiles_help_width: int = 1 << 16
     spared_width: int = 0
     poison: str | None = None
     may_go_on: threading.Event = field(default_factory=threading.Event)
@@ -135,7 +136,9 @@ class MoodyEngine(DiffusersEngine):
     def _run_out(self, batch: Batch, phase: OomPhase) -> None:
         settings = batch.settings
         spared = settings.width <= self.trouble.spared_width or (
-            self.trouble.tiles_help and settings.tiled_decoding
+            self.trouble.tiles_help
+            and settings.tiled_decoding
+            and settings.width <= self.trouble.tiles_help_width
         )
         if phase is self.trouble.phase and len(batch) > self.trouble.fits and not spared:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

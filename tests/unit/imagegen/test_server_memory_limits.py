@@ -39,6 +39,36 @@ def test_sizes_are_learned_apart() -> None:
     assert limits.largest(SMALL) == 8
 
 
+def test_small_sizes_are_learned_apart_too() -> None:
+    limits = MemoryLimits(8)
+    tiny = GenerationSettings(64, 64, 20, 5.0)
+    limits.failed(SMALL, 8)
+    limits.failed(SMALL, 1)
+    limits.tiles_helped(SMALL)
+
+    assert limits.largest(tiny) == 8, "512x512 pixels say nothing about 64x64"
+    assert not limits.needs_tiles(tiny)
+    for _ in range(1000):
+        limits.fitted(tiny, 8)
+    assert limits.needs_tiles(SMALL), "nor the reverse"
+
+
+def test_sizes_of_much_the_same_area_are_learned_together() -> None:
+    limits = MemoryLimits(8)
+    limits.failed(LARGE, 8)
+    assert limits.largest(GenerationSettings(1152, 896, 20, 5.0)) == 4
+    assert limits.largest(GenerationSettings(832, 1216, 20, 5.0)) == 4
+    assert limits.largest(GenerationSettings(1152, 1024, 20, 5.0)) == 8
+
+
+@given(st.lists(st.tuples(st.integers(16, 8192), st.integers(16, 8192)), min_size=50, max_size=99))
+def test_however_many_sizes_are_asked_for_little_is_kept(sizes: list[tuple[int, int]]) -> None:
+    limits = MemoryLimits(8)
+    for width, height in sizes:
+        limits.failed(GenerationSettings(width, height, 20, 5.0), 8)
+    assert len(limits._learned) <= 37
+
+
 def test_the_number_of_steps_does_not_matter_for_memory() -> None:
     limits = MemoryLimits(8)
     limits.failed(SMALL, 8)

@@ -116,6 +116,18 @@ def test_requests_that_are_too_large_do_not_end_a_server_that_works(
         assert server.http.get(contract.READY_PATH).status_code == 200
 
 
+def test_a_device_with_memory_for_tiles_does_not_end_the_server(moody_server: MoodyServer) -> None:
+    with moody_server(most_ooms=2) as (server, trouble):
+        trouble.fits, trouble.tiles_help, trouble.tiles_help_width = 0, True, 32
+        for _ in range(2):
+            assert server.generate(size="48x32").json()["error"]["code"] == "gpu_out_of_memory"
+        wait_until_ready(server)
+
+        answer = server.generate()
+        assert answer.status_code == 200
+        assert answer.json()["data"][0]["degraded"] == ["tiled"]
+
+
 def test_a_device_without_memory_for_anything_ends_the_process(
     moody_server: MoodyServer, tmp_path: Path
 ) -> None:
