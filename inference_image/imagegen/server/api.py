@@ -19,6 +19,7 @@ from imagegen import contract
 from imagegen.contract import Outcome
 from imagegen.errors import RequestRefusedError
 from imagegen.server.body import EarlyAnswers
+from imagegen.server.forms import error_body
 from imagegen.server.generation import generate
 from imagegen.server.openapi import document
 from imagegen.server.scrapes import metrics_route
@@ -56,15 +57,12 @@ def _error(
     retry_after: int | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        kind = "rate_limit_error"
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     told = dict(headers or {})
     if retry_after is not None:
         told["Retry-After"] = str(retry_after)
     if code in _RETRY_IN_VAIN:
         told["X-Should-Retry"] = "false"
+    body = error_body(status, message, code, param=param)
     return JSONResponse(body, status_code=status, headers=told)
 
 

@@ -14,9 +14,9 @@ from imagegen.contract import Outcome
 from imagegen.errors import RequestRefusedError
 from imagegen.server.jobs import given_up
 
-__all__ = ["EarlyAnswers", "read_body"]
+__all__ = ["READ_SECONDS", "EarlyAnswers", "read_body"]
 
-_READ_SECONDS = 30.0
+READ_SECONDS = 30.0
 """For the whole body: connections that trickle must not add up."""
 
 _REST_SECONDS = 2.0
@@ -60,7 +60,7 @@ async def read_body(request: Request, *, most: int) -> bytes:
         _refuse(413, "body_too_large", f"the body must not exceed {most} bytes")
     body = bytearray()
     try:
-        async with asyncio.timeout(_READ_SECONDS):
+        async with asyncio.timeout(READ_SECONDS):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most:
@@ -68,7 +68,7 @@ async def read_body(request: Request, *, most: int) -> bytes:
     except ClientDisconnect:
         raise given_up(Outcome.CANCELLED) from None
     except TimeoutError:
-        _refuse(408, "body_too_slow", f"the body must arrive within {_READ_SECONDS:g} s")
+        _refuse(408, "body_too_slow", f"the body must arrive within {READ_SECONDS:g} s")
     return bytes(body)
 
 

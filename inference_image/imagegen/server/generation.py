@@ -16,6 +16,7 @@ from starlette.requests import Request
 from imagegen.contract import Outcome, request_class
 from imagegen.errors import RequestRefusedError
 from imagegen.server.body import read_body
+from imagegen.server.connections import SPARE
 from imagegen.server.jobs import Job, Made, given_up
 from imagegen.server.metrics import Served
 from imagegen.server.pictures import inspect
@@ -70,6 +71,13 @@ async def generate(request: Request, state: ServerState, identity: str) -> dict[
     except RequestRefusedError as refusal:
         state.metrics.refused(refusal.outcome, refusal.status)
         raise
+    try:
+        return await _serve(request, job, state)
+    finally:
+        state.accepted_ended()
+
+
+async def _serve(request: Request, job: Job, state: ServerState) -> dict[str, Any]:
     made = await _wait(request, job, state)
     began = time.monotonic()
     try:
@@ -92,7 +100,7 @@ async def generate(request: Request, state: ServerState, identity: str) -> dict[
             request_class=request_class(
                 wanted.request_class_size, wanted.request_class_steps, wanted.count
             ),
-            duration_seconds=ended - arrived,
+            duration_seconds=ended - job.arrived,
             postprocess_seconds=ended - began,
         ),
         job.work,
@@ -102,7 +110,15 @@ async def generate(request: Request, state: ServerState, identity: str) -> dict[
 
 async def _admit(request: Request, state: ServerState, arrived: float) -> Job:
     rules = state.rules()
-    body = await read_body(request, most=rules.max_body_bytes)
+    if getattr(request.state, SPARE, False):
+        raise RequestRefusedError(
+            outcome=Outcome.BUSY,
+            status=503,
+            code="too_many_connections",
+            message="too many connections are open; try again later",
+            retry_after=1,
+        )
+    body = await _whole_body(request, state, most=rules.max_body_bytes)
     loop = asyncio.get_running_loop()
     if rules.upscales:  # decoding the source would keep all others waiting
         wanted = await loop.run_in_executor(_ENCODERS, rules.check, body, request.headers)
@@ -117,8 +133,24 @@ async def _admit(request: Request, state: ServerState, arrived: float) -> Job:
         loop=loop,
         done=loop.create_future(),
     )
-    state.admission.put(job)
+    state.accept(job)
     return job
+
+
+async def _whole_body(request: Request, state: ServerState, *, most: int) -> bytes:
+    """Read the body of a request that is not accepted work yet: a server that closes lets it go."""
+    loop = asyncio.get_running_loop()
+
+    def let_go() -> None:
+        reading.cancel()
+
+    with state.arriving(lambda: loop.call_soon_threadsafe(let_go)):
+        reading = asyncio.create_task(read_body(request, most=most))
+        try:
+            return await reading
+        except asyncio.CancelledError:
+            state.rules()  # says why, if it was the server
+            raise
 
 
 async def _client_left(request: Request) -> None:

@@ -154,8 +154,9 @@ class Server:
         if self._ailment is not None:
             return self._give_up(self._ailment)
         self._wait_for_answers(deadline)
-        if worker.is_alive() or self.state.open_requests:
-            _LOG.warning("drain deadline passed; %d requests given up", self.state.open_requests)
+        if worker.is_alive() or self.state.accepted_requests:
+            left = self.state.accepted_requests
+            _LOG.warning("drain deadline passed; %d requests given up", left)
             self.state.give_up(draining())
             return ExitCode.DRAIN_DEADLINE
         if not http.close(deadline - time.monotonic()):

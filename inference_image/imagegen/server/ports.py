@@ -15,12 +15,14 @@ from starlette.applications import Starlette
 
 from imagegen.contract import StartupFailureCode
 from imagegen.errors import StartupError
-from imagegen.server.connections import IDLE_SECONDS, BoundedProtocol
+from imagegen.server.connections import IDLE_SECONDS, BoundedProtocol, FewConnections
 from imagegen.server.scrapes import metrics_route
 
 __all__ = ["Port", "http_port", "metrics_port"]
 
 _CLOSING_SECONDS = 2
+_MOST_AT_ONCE = 128
+"""Connections that are taken before those that make room for them are closed."""
 
 
 class Port:
@@ -34,20 +36,30 @@ class Port:
         Bound, and closed in the end.
     name
         Of the thread.
+    protocol
+        Bounds the connections.
     """
 
-    def __init__(self, app: Starlette, listener: socket.socket, name: str) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        listener: socket.socket,
+        name: str,
+        protocol: type[BoundedProtocol] = BoundedProtocol,
+    ) -> None:
         self._listener = listener
         self._server = _PatientServer(
             uvicorn.Config(
                 app,
                 access_log=False,
-                http=BoundedProtocol,
+                backlog=_MOST_AT_ONCE,
+                http=protocol,
                 log_config=None,
                 lifespan="off",
                 server_header=False,
                 timeout_graceful_shutdown=_CLOSING_SECONDS,
                 timeout_keep_alive=IDLE_SECONDS,
+                ws="none",  # whatever else it would be, it would be out of the protocol's bounds
             )
         )
         self._thread = threading.Thread(
@@ -110,7 +122,7 @@ def metrics_port(host: str, port: int, registry: CollectorRegistry) -> Iterator[
         With code ``PortUnavailable``.
     """
     app = Starlette(routes=[metrics_route(registry)])
-    with _answering(app, _listen("--metrics-port", host, port), "metrics"):
+    with _answering(app, _listen("--metrics-port", host, port), "metrics", FewConnections):
         yield
 
 
@@ -128,8 +140,13 @@ def http_port(host: str, port: int, app: Starlette) -> Iterator[Port]:
 
 
 @contextlib.contextmanager
-def _answering(app: Starlette, listener: socket.socket, name: str) -> Iterator[Port]:
-    port = Port(app, listener, name)
+def _answering(
+    app: Starlette,
+    listener: socket.socket,
+    name: str,
+    protocol: type[BoundedProtocol] = BoundedProtocol,
+) -> Iterator[Port]:
+    port = Port(app, listener, name, protocol)
     try:
         yield port
     finally:
@@ -147,6 +164,7 @@ def _listen(option: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise StartupError(
-            StartupFailureCode.PORT_UNAVAILABLE, f"{option} {port} cannot be used: {error.strerror}"
+            StartupFailureCode.PORT_UNAVAILABLE,
+            f"{option} {port} of --host {host} cannot be used: {error.strerror}",
         ) from error
     return listener

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
+from collections.abc import Callable, Iterator
 
 from imagegen.contract import Outcome
 from imagegen.engines.base import Engine, GenerationSettings
 from imagegen.errors import RequestRefusedError
 from imagegen.server.admission import Admission, Bounds
 from imagegen.server.costs import CostModel
-from imagegen.server.jobs import draining
+from imagegen.server.jobs import Job, draining
 from imagegen.server.metrics import ServerMetrics
 from imagegen.server.oom import MemoryLimits
 from imagegen.server.settings import ServeSettings
@@ -59,6 +61,8 @@ class ServerState:
         self._draining = False
         self._ailing = False
         self._open_requests = 0
+        self._accepted_requests = 0
+        self._arriving: dict[object, Callable[[], object]] = {}
         metrics.queue_capacity.set(settings.queue_capacity)
         metrics.queue_depth.set_function(self.admission.depth)
         metrics.inflight.set_function(lambda: self._open_requests)
@@ -83,9 +87,13 @@ class ServerState:
         self._rules = rules
 
     def close(self) -> None:
-        """Take no new requests; accepted ones are still served."""
-        self._draining = True
+        """Take no new requests, nor those still on their way; accepted ones are still served."""
+        with self._lock:
+            self._draining = True
+            arriving = list(self._arriving.values())
         self.admission.close()
+        for let_go in arriving:
+            let_go()
 
     def set_ailing(self, ailing: bool) -> None:  # noqa: FBT001 - a callback with one argument
         """Take no new requests while it is checked whether the device can go on."""
@@ -153,6 +161,57 @@ class ServerState:
         with self._lock:
             self._open_requests += change
             self.admission.open_changed(self._open_requests)
+
+    @property
+    def accepted_requests(self) -> int:
+        """Those of them that have arrived whole and were not refused."""
+        return self._accepted_requests
+
+    def accept(self, job: Job) -> None:
+        """Queue a request, which then has to be told its end.
+
+        Raises
+        ------
+        RequestRefusedError
+            As :meth:`Admission.put` does.
+        """
+        with self._lock:
+            self._accepted_requests += 1
+        try:
+            self.admission.put(job)
+        except RequestRefusedError:
+            self.accepted_ended()
+            raise
+
+    def accepted_ended(self) -> None:
+        """Note that there is an answer to an accepted request, or that nobody waits for it."""
+        with self._lock:
+            self._accepted_requests -= 1
+
+    @contextlib.contextmanager
+    def arriving(self, let_go: Callable[[], object]) -> Iterator[None]:
+        """Note that a request's body is on its way.
+
+        Parameters
+        ----------
+        let_go
+            Called, from any thread, when the server closes meanwhile.
+
+        Raises
+        ------
+        RequestRefusedError
+            Status 503 if it has closed.
+        """
+        key = object()
+        with self._lock:
+            if self._draining:
+                raise draining()
+            self._arriving[key] = let_go
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._arriving[key]
 
     def _longest_batch(self, rules: RequestRules) -> float:
         """Estimate the seconds of the largest batch that requests may make up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import socket
@@ -62,6 +63,13 @@ def sent_until_cut_off(line: socket.socket, parts: Iterable[bytes]) -> int:
         except OSError:
             return count
     raise AssertionError("the server took all of it")
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # -- bodies that are not wanted --------------------------------------------------------------------
@@ -209,7 +217,7 @@ def test_what_follows_a_head_has_a_time_limit_of_its_own(
 def test_many_connections_without_a_request_do_not_keep_others_out(
     target: Running, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "_MOST_CONNECTIONS", 20)
+    monkeypatch.setattr(connections.BoundedProtocol, "most_connections", 20)
     lines = [connect() for _ in range(100)]
     for line in lines:
         line.sendall(b"GET ")
@@ -221,11 +229,37 @@ def test_many_connections_without_a_request_do_not_keep_others_out(
     assert one_answer(lines[-1]).startswith(b"HTTP/1.1 200")
 
 
+def test_many_bodies_that_never_end_do_not_keep_others_out(
+    target: Running, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections.BoundedProtocol, "most_connections", 20)
+    lines = [connect() for _ in range(20)]
+    for line in lines:
+        line.sendall(BEGIN + b"Content-Length: 50\r\n\r\n{")
+    wait_until(lambda: target.server.state.open_requests == 20)
+
+    with ExitStack() as clients:
+        for line in lines[:5]:
+            http = clients.enter_context(
+                httpx.Client(base_url=target.url, timeout=PATIENCE_SECONDS)
+            )
+            assert http.get(contract.LIVE_PATH).status_code == 200
+            sent = http.post("/v1/images/generations", json={"prompt": "a kite"})
+            assert sent.status_code == 200
+            assert rest_of(line) == b"", "the one that has taken longest makes room"
+
+
 # -- answers that nobody takes ---------------------------------------------------------------------
 def open_sockets() -> int:
     """Count those of this process, which the server is a part of."""
     links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
     return sum("socket:" in link for link in links)
+
+
+def connections_of(target: Running) -> list[connections.BoundedProtocol]:
+    """Give those of the server's port for requests."""
+    found = (one for one in gc.get_objects() if isinstance(one, connections.BoundedProtocol))
+    return [one for one in found if one.server == ("127.0.0.1", target.settings.port)]
 
 
 ASK = b"GET /openapi.json HTTP/1.1\r\nHost: kites\r\n"
@@ -252,10 +286,41 @@ def test_answers_that_nobody_takes_are_thrown_away(
     before = open_sockets()
     narrow.sendall((ASK + b"\r\n") * MANY)
 
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while open_sockets() >= before:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: open_sockets() < before)
+
+
+def test_connections_with_answers_that_nobody_takes_are_bounded_and_leave_room_for_probes(
+    target: Running, narrow: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections.BoundedProtocol, "most_connections", 1)
+    monkeypatch.setattr(connections, "_SPARE_CONNECTIONS", 2)
+    narrow.sendall((ASK + b"\r\n") * MANY)
+    wait_until(lambda: any(one.is_sending for one in connections_of(target)))
+    busy = target.value(contract.REQUESTS_TOTAL, outcome="busy", code="503")
+
+    with ExitStack() as lines:
+        others = [
+            lines.enter_context(socket.create_connection(("127.0.0.1", target.settings.port)))
+            for _ in range(5)
+        ]
+        for path in (contract.LIVE_PATH, contract.READY_PATH, contract.METRICS_PATH):
+            with httpx.Client(base_url=target.url, timeout=PATIENCE_SECONDS) as http:
+                assert http.get(path).status_code == 200
+        assert [rest_of(line) for line in others[:4]] == [b""] * 4
+
+    with httpx.Client(base_url=target.url, timeout=PATIENCE_SECONDS) as http:
+        for _ in range(2):
+            refused = http.post("/v1/images/generations", json={"prompt": "a kite"})
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "too_many_connections"
+            assert refused.headers["Retry-After"] == "1"
+    assert target.value(contract.REQUESTS_TOTAL, outcome="busy", code="503") == busy + 2
+
+    narrow.close()
+    wait_until(lambda: not any(one.is_sending for one in connections_of(target)))
+    with httpx.Client(base_url=target.url, timeout=PATIENCE_SECONDS) as http:
+        sent = http.post("/v1/images/generations", json={"prompt": "a kite"})
+        assert sent.status_code == 200
 
 
 def test_answers_may_be_taken_slowly(

@@ -1,4 +1,4 @@
-"""Answers that clients are still reading when the server is asked to end."""
+"""What is still on its way when the server is asked to end: answers, and requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REQUEST = (
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def no_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave clients nothing but the time to drain."""
     monkeypatch.setattr(ports, "_CLOSING_SECONDS", 0)
@@ -57,6 +57,7 @@ def stopped_while_read(drain_seconds: float) -> Iterator[tuple[Running, socket.s
         yield server, line
 
 
+@pytest.mark.usefixtures("no_last_moment")
 def test_a_drain_waits_until_answers_are_read() -> None:
     with stopped_while_read(PATIENCE_SECONDS) as (server, line):
         server.thread.join(0.5)  # a client that is busy with something else
@@ -67,7 +68,27 @@ def test_a_drain_waits_until_answers_are_read() -> None:
     assert server.outcome == [ExitCode.DRAINED]
 
 
+@pytest.mark.usefixtures("no_last_moment")
 def test_a_drain_tells_when_an_answer_was_not_read_in_time() -> None:
     with stopped_while_read(0.2) as (server, _):
         server.thread.join(PATIENCE_SECONDS)
     assert server.outcome == [ExitCode.DRAIN_DEADLINE]
+
+
+@pytest.mark.parametrize("drain_seconds", [2.0, PATIENCE_SECONDS])
+def test_a_request_that_has_not_arrived_is_refused_and_does_not_hold_up_the_end(
+    drain_seconds: float,
+) -> None:
+    settings = settings_for(Path("/"), engine=SyntheticSettings(), drain_seconds=drain_seconds)
+    with running(settings) as server, socket.socket() as line:
+        line.settimeout(PATIENCE_SECONDS)
+        line.connect(("127.0.0.1", settings.port))
+        line.sendall(REQUEST[:-1])
+        while not server.server.state.open_requests:
+            assert server.thread.is_alive()
+        server.server.stop()
+        head, _, body = b"".join(iter(lambda: line.recv(1 << 16), b"")).partition(b"\r\n\r\n")
+
+        assert head.startswith(b"HTTP/1.1 503")
+        assert json.loads(body)["error"]["code"] == "draining"
+    assert server.outcome == [ExitCode.DRAINED]
