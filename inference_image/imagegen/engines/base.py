@@ -204,7 +204,11 @@ class Engine(ABC):
     """Least and greatest guidance scale that makes sense for the model; None if any does."""
 
     is_remote: bool = False
-    """Whether pictures are made, and paid, elsewhere: one is enough to warm up."""
+    """Whether pictures are made, and paid, elsewhere, one by one: none is made without need."""
+
+    unused_fields: tuple[str, ...] = ()
+    """Those of `seed`, `num_inference_steps` and `guidance_scale` that have no effect: requests
+    with them are refused, and answers do not tell them."""
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the engine holds; called once, after the last call."""

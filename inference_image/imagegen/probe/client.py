@@ -37,6 +37,7 @@ class ProbeClient:
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
         limits = httpx.Limits(max_connections=_MOST_CONNECTIONS)
         timeout = httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS))
+        self._takes_seeds = True
         self._http = httpx.AsyncClient(
             base_url=url, timeout=timeout, limits=limits, trust_env=False
         )
@@ -56,6 +57,8 @@ class ProbeClient:
     async def picture(self, prompt: str, seed: int, *, alone: bool = False) -> Picture | None:
         """Ask for one picture at the server's own defaults.
 
+        A server that refuses seeds, because its model takes none, is asked without from then on.
+
         Parameters
         ----------
         prompt, seed
@@ -71,11 +74,10 @@ class ProbeClient:
             with a picture.
         """
         try:
-            answer = await self._http.post(
-                "/v1/images/generations",
-                json={"prompt": prompt, "n": 1, "seed": seed},
-                headers={BATCH_HEADER: "1"} if alone else {},
-            )
+            answer = await self._ask(prompt, seed, alone=alone)
+            if self._takes_seeds and _refuses_seeds(answer):
+                self._takes_seeds = False
+                answer = await self._ask(prompt, seed, alone=alone)
             if answer.status_code != httpx.codes.OK:
                 return None
             encoded = answer.json()["data"][0]["b64_json"]
@@ -85,3 +87,17 @@ class ProbeClient:
             return None
         except (OSError, binascii.Error):  # not a picture
             return None
+
+    async def _ask(self, prompt: str, seed: int, *, alone: bool) -> httpx.Response:
+        fields = {"prompt": prompt, "n": 1, **({"seed": seed} if self._takes_seeds else {})}
+        return await self._http.post(
+            "/v1/images/generations",
+            json=fields,
+            headers={BATCH_HEADER: "1"} if alone else {},
+        )
+
+
+def _refuses_seeds(answer: httpx.Response) -> bool:
+    if answer.status_code != httpx.codes.BAD_REQUEST:
+        return False
+    return bool(answer.json()["error"]["param"] == "seed")

@@ -209,7 +209,8 @@ class Attempts:
             if place in made.refused:
                 slot.owner.failure = slot.owner.failure or _without_frames(made.refused[place])
             else:
-                slot.owner.made[slot.index] = Made(made.images[place], len(batch), place, degraded)
+                ran = (1, 0) if self._engine.is_remote else (len(batch), place)
+                slot.owner.made[slot.index] = Made(made.images[place], *ran, degraded)
 
     def _after(self, part: _Part, trouble: _Trouble) -> list[_Part]:
         """Decide what to try next; nothing when the part is given up."""

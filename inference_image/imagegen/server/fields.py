@@ -159,7 +159,12 @@ class Fields:
         if value is None or (isinstance(value, str) and value in allowed):
             return value
         listed = ", ".join(allowed)
-        refuse(name, f"{name} must be one of: {listed}" if allowed else f"leave {name} out")
+        refuse(
+            name,
+            f"{name} must be one of: {listed}"
+            if allowed
+            else f"there is no choice of {name} here: leave it out",
+        )
 
     def check_fixed(self) -> None:
         """Refuse fields of OpenAI's that ask for what this server has not."""

@@ -95,7 +95,7 @@ async def _serve(request: Request, job: Job, state: ServerState) -> dict[str, An
         Served(
             width=wanted.settings.width,
             height=wanted.settings.height,
-            steps=wanted.settings.steps,
+            steps=0 if "num_inference_steps" in state.unused_fields else wanted.settings.steps,
             images=wanted.count,
             request_class=request_class(
                 wanted.request_class_size, wanted.request_class_steps, wanted.count
@@ -213,12 +213,14 @@ async def _encode(job: Job, made: Sequence[Made], state: ServerState) -> list[_E
 def _answer(
     request: ImageRequest, images: Sequence[_Encoded], state: ServerState
 ) -> dict[str, Any]:
+    """Tell what had an effect; null for what the model decides on by itself."""
+    unused = state.unused_fields
     settings = request.settings
     common = {
         "size": f"{settings.width}x{settings.height}",
-        "steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        "scheduler": settings.scheduler or state.scheduler,
+        "steps": None if "num_inference_steps" in unused else settings.steps,
+        "guidance_scale": None if "guidance_scale" in unused else settings.guidance_scale,
+        "scheduler": settings.scheduler or state.scheduler or None,
     }
     return {
         "created": int(time.time()),
@@ -226,7 +228,7 @@ def _answer(
             {
                 "b64_json": image.png,
                 "revised_prompt": None,
-                "seed": image.seed,
+                "seed": None if "seed" in unused else image.seed,
                 "batch_size": image.made.batch_size,
                 "batch_index": image.made.batch_index,
                 "degraded": list(image.made.degraded),

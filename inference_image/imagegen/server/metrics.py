@@ -63,6 +63,7 @@ class Served:
     width: int
     height: int
     steps: int
+    """0 if the model does not tell."""
     images: int
     request_class: str
     duration_seconds: float

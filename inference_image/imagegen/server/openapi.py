@@ -104,14 +104,13 @@ def _generations(rules: RequestRules) -> Schema:
 
 
 def _headers(rules: RequestRules) -> list[Schema]:
-    most = rules.limits.max_batch_size
     return [
         {
             "name": BATCH_HEADER,
             "in": "header",
             "description": "Make the images in batches of exactly so many, filled up if need be "
             "and never with images of other requests: for comparisons, whatever the load.",
-            "schema": {"type": "integer", "minimum": 1, "maximum": most},
+            "schema": {"type": "integer", "minimum": 1, "maximum": rules.max_pinned_batch},
         },
         {
             "name": TIMEOUT_HEADER,
@@ -142,11 +141,16 @@ def _schemas(rules: RequestRules) -> Schema:
         "param": {"type": ["string", "null"]},
         "code": text,
     }
-    common = {"size": text, "steps": whole, "guidance_scale": number, "scheduler": text}
+    common = {
+        "size": text,
+        "steps": _or_null(whole),
+        "guidance_scale": _or_null(number),
+        "scheduler": _or_null(text),
+    }
     image = {
         "b64_json": _PNG,
         "revised_prompt": {"type": "null"},
-        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+        "seed": _or_null(_range(0, MAX_SEED)),
         "batch_size": {"type": "integer", "minimum": 1},
         "batch_index": {"type": "integer", "minimum": 0},
         "degraded": {"type": "array", "items": {"enum": ["tiled"]}},
@@ -181,7 +185,7 @@ def _request(rules: RequestRules) -> Schema:
     limits, engine = rules.limits, rules.engine
     low, high = rules.guidance
     prompt = _text(limits.max_prompt_characters)
-    if engine.max_prompt_tokens is not None:
+    if engine.max_prompt_tokens is not None:  # no schema counts tokens
         prompt["description"] = f"At most {engine.max_prompt_tokens} tokens, or it is refused."
     fields: dict[str, Schema] = {
         "prompt": prompt,
@@ -189,7 +193,7 @@ def _request(rules: RequestRules) -> Schema:
         "n": _range(1, limits.max_images_per_request, default=1),
         "size": _size(rules),
         "user": _text(limits.max_user_characters),
-        "negative_prompt": _text(limits.max_prompt_characters),
+        "negative_prompt": prompt,
         "num_inference_steps": _range(1, rules.max_steps, default=rules.defaults.steps),
         "guidance_scale": {"type": "number", "minimum": low, "maximum": high},
         "seed": {
@@ -209,6 +213,8 @@ def _request(rules: RequestRules) -> Schema:
     }
     if not rules.takes_negative_prompt:
         fields["negative_prompt"] = {**_choice(()), "description": "This model takes none."}
+    for name in engine.unused_fields:
+        fields[name] = {**_choice(()), "description": "The model is not told."}
     needed = ("prompt", "image") if rules.upscales else ("prompt",)
     request = _object(
         {name: fields[name] if name in needed else _or_null(fields[name]) for name in rules.fields},

@@ -127,6 +127,11 @@ class ServerState:
         """The rules that requests are checked by, once there are any."""
         return self._rules
 
+    @property
+    def unused_fields(self) -> tuple[str, ...]:
+        """Fields of requests that have no effect on the model's pictures."""
+        return () if self._rules is None else self._rules.engine.unused_fields
+
     def rules(self) -> RequestRules:
         """Give the rules that requests are checked by.
 
@@ -156,11 +161,6 @@ class ServerState:
     def open_requests(self) -> int:
         """Requests that are not answered yet."""
         return self._open_requests
-
-    def _change_open(self, change: int) -> None:
-        with self._lock:
-            self._open_requests += change
-            self.admission.open_changed(self._open_requests)
 
     @property
     def accepted_requests(self) -> int:
@@ -212,6 +212,11 @@ class ServerState:
         finally:
             with self._lock:
                 del self._arriving[key]
+
+    def _change_open(self, change: int) -> None:
+        with self._lock:
+            self._open_requests += change
+            self.admission.open_changed(self._open_requests)
 
     def _longest_batch(self, rules: RequestRules) -> float:
         """Estimate the seconds of the largest batch that requests may make up."""

@@ -59,6 +59,9 @@ class EngineRules:
     guidance_range: tuple[float, float] | None = None
     negative_prompt_needs_guidance: bool = True
     """Whether negative prompts have no effect up to :data:`NO_GUIDANCE`."""
+    unused_fields: tuple[str, ...] = ()
+    makes_batches: bool = True
+    """Whether pictures run together, and not one by one whatever the size of a batch."""
 
     @classmethod
     def of(cls, engine: Engine) -> EngineRules:
@@ -75,6 +78,8 @@ class EngineRules:
             max_steps=engine.max_steps,
             guidance_range=engine.guidance_range,
             negative_prompt_needs_guidance=not engine.is_remote,  # who knows what it does
+            unused_fields=engine.unused_fields,
+            makes_batches=not engine.is_remote,
         )
 
 
@@ -137,6 +142,11 @@ class RequestRules:
         return engine.takes_negative_prompt and guided
 
     @property
+    def max_pinned_batch(self) -> int:
+        """Most pictures of a pinned batch: to fill one up at a remote engine would be to buy."""
+        return self.limits.max_batch_size if self.engine.makes_batches else 1
+
+    @property
     def max_body_bytes(self) -> int:
         """Size of the largest body that can be a request."""
         pixels = self.limits.max_pixels // self.engine.scale**2 if self.upscales else 0
@@ -167,6 +177,10 @@ class RequestRules:
             refuse("model", f"model must be {self.model_name!r}", code="model_not_found")
         fields.text("user", self.limits.max_user_characters)
         fields.check_fixed()
+        for name in self.engine.unused_fields:
+            if fields.get(name) is not None:
+                message = f"the model is not told {name}, which would have no effect: leave it out"
+                refuse(name, message, code="unsupported_value")
         count = fields.whole("n", 1, self.limits.max_images_per_request)
         seed = fields.whole("seed", 0, MAX_SEED)
         source, size = self._source(fields)
@@ -217,10 +231,13 @@ class RequestRules:
         batch, timeout = headers.get(BATCH_HEADER), headers.get(TIMEOUT_HEADER)
         pinned = None
         if batch is not None:
-            most = self.limits.max_batch_size
+            most = self.max_pinned_batch
             pinned = int(batch) if re.fullmatch(r"[0-9]{1,4}", batch) else 0
             if not 1 <= pinned <= most:
-                refuse(BATCH_HEADER, f"{BATCH_HEADER} must be a whole number from 1 to {most}")
+                allowed = f"a whole number from 1 to {most}"
+                if not self.engine.makes_batches:
+                    allowed = "1, or left out: the model makes every picture on its own"
+                refuse(BATCH_HEADER, f"{BATCH_HEADER} must be {allowed}")
         if timeout is None:
             return pinned, None
         seconds = float(timeout) if _NUMBER.fullmatch(timeout) else 0.0

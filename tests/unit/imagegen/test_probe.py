@@ -25,6 +25,7 @@ from imagegen.cli import main
 from imagegen.contract import Arm
 from imagegen.engines.base import Batch, Engine, Images, StageClock
 from imagegen.engines.diffusers.engine import DiffusersEngine
+from imagegen.engines.hosted.settings import HostedSettings
 from imagegen.engines.settings import DiffusersSettings
 from imagegen.probe import runner
 from imagegen.probe.client import ProbeClient
@@ -43,6 +44,8 @@ from tests.unit.imagegen.conftest import (
     running,
     settings_for,
 )
+from tests.unit.imagegen.hosting import good
+from tests.unit.imagegen.scripted import scripted
 
 
 class ShakyEngine(DiffusersEngine):
@@ -128,6 +131,18 @@ def test_without_a_stable_arm_only_the_candidate_is_measured(shaky: Running) -> 
     assert result.value(contract.PROBE_REPEAT_PROMPTS_TOTAL, arm="candidate") == 1
     assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="stable", outcome="ok") == 0
     assert result.value(contract.PROBE_REPEAT_PSD, arm="stable") is None
+
+
+def test_a_server_whose_model_takes_no_seeds_is_asked_without() -> None:
+    with scripted(good()) as api:
+        hosted = HostedSettings(api.url, model="big-model", allowed_hosts=("127.0.0.1",))
+        with running(settings_for(Path("/"), engine=hosted, queue_capacity=64)) as server:
+            result = probe(candidate=server.url, requests=4, repeat_prompts=1)
+            refused = server.value(contract.REQUESTS_TOTAL, outcome="invalid")
+
+    assert result.value(contract.PROBE_REQUESTS_TOTAL, arm="candidate", outcome="ok") == 3 + 4
+    assert result.value(contract.PROBE_REPEAT_PROMPTS_TOTAL, arm="candidate") == 1
+    assert refused == 1
 
 
 def test_failed_repeats_are_tried_again_until_they_are_there(moody_server: MoodyServer) -> None:

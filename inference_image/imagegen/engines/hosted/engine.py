@@ -20,6 +20,8 @@ from imagegen.errors import GenerationCancelledError, RequestRefusedError, Start
 __all__ = ["HostedEngine"]
 
 _LOOK_SECONDS: Final = 0.05
+_CHOICES: Final = ("seed", "num_inference_steps", "guidance_scale")
+"""Fields of a request that only matter if the API takes them."""
 
 
 class HostedEngine(Engine):
@@ -58,6 +60,7 @@ class HostedEngine(Engine):
         self._busy_seconds = 0.0
         self._loop = asyncio.new_event_loop()
         self.takes_negative_prompt = "negative_prompt" in settings.fields
+        self.unused_fields = tuple(name for name in _CHOICES if name not in settings.fields)
 
     def close(self) -> None:
         """Close the connections."""
