@@ -10,10 +10,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from imagegen.cli import digest, miniature, probe, serve, tiny
 
 __all__ = ["main"]
+
+_LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    level = os.environ.get("IMAGEGEN_LOG_LEVEL", "INFO").upper()
+    if level not in _LOG_LEVELS:
+        parser.error(f"IMAGEGEN_LOG_LEVEL must be one of {', '.join(_LOG_LEVELS)}, not {level!r}")
     logging.basicConfig(
-        level=os.environ.get("IMAGEGEN_LOG_LEVEL", "INFO"),
+        level=level,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )

@@ -162,6 +162,9 @@ _HOSTED: Final = {
     "price_per_image": "price_per_image",
     "price_per_hour": "price_per_hour",
 }
+_HOSTED_DEFAULTS: Final = {"steps": "num_inference_steps", "guidance_scale": "guidance_scale"}
+"""Options of all engines that need a field of the API to have an effect."""
+
 _OPTIONS: Final = {"diffusers": _DIFFUSERS, "hosted": tuple(_HOSTED), "synthetic": ("synthetic",)}
 _REQUIRED: Final = {
     "diffusers": ("model",),
@@ -199,12 +202,21 @@ def engine_settings(arguments: argparse.Namespace) -> EngineSettings:
         return SyntheticSettings(given.get("synthetic", SyntheticRates()))
     if engine == "diffusers":
         return DiffusersSettings(**given)
-    return _hosted({_HOSTED[name]: value for name, value in given.items()})
+    defaults = {
+        name: field
+        for name, field in _HOSTED_DEFAULTS.items()
+        if getattr(arguments, name, None) is not None
+    }
+    return _hosted({_HOSTED[name]: value for name, value in given.items()}, defaults)
 
 
-def _hosted(values: dict[str, Any]) -> HostedSettings:
+def _hosted(values: dict[str, Any], defaults: dict[str, str]) -> HostedSettings:
     settings = HostedSettings(**{**values, "allowed_hosts": tuple(values["allowed_hosts"])})
-    mistakes = settings.mistakes()
+    mistakes = settings.mistakes() + [
+        f"{_option(name)} has no effect: --hosted-fields does not name {field}"
+        for name, field in defaults.items()
+        if field not in settings.fields
+    ]
     if mistakes:
         raise ValueError("; ".join(mistakes))
     return settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from imagegen import contract
-from imagegen.cli.values import Commands, finite, positive, rate
+from imagegen.cli.values import Commands, finite, port, positive, rate
 
 __all__ = ["add", "run"]
 
@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
     probe.add_argument("--repeats", type=positive, default=3)
     probe.add_argument("--suite", default="default")
     probe.add_argument("--host", default="0.0.0.0")  # noqa: S104 - a pod listens on its address
-    probe.add_argument("--metrics-port", type=positive, default=contract.METRICS_PORT)
+    probe.add_argument("--metrics-port", type=port, default=contract.METRICS_PORT)
     probe.add_argument(
         "--max-in-flight", type=positive, default=32, help="most open requests at the candidate"
     )

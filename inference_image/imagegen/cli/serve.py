@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagegen import contract
 from imagegen.cli.engines import add_engines, engine_settings, preset_of
-from imagegen.cli.values import Commands, checks, edges, finite, positive, rate
+from imagegen.cli.values import Commands, checks, edges, finite, port, positive, rate
 from imagegen.engines.settings import EngineSettings
 from imagegen.server.settings import Defaults, Limits
 
@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
     serve.add_argument("--revision", default="none")
     serve.add_argument("--model-name", default="default")
     serve.add_argument("--host", default="0.0.0.0")  # noqa: S104 - a pod listens on its address
-    serve.add_argument("--port", type=positive, default=contract.HTTP_PORT)
-    serve.add_argument("--metrics-port", type=positive, default=contract.METRICS_PORT)
+    serve.add_argument("--port", type=port, default=contract.HTTP_PORT)
+    serve.add_argument("--metrics-port", type=port, default=contract.METRICS_PORT)
     serve.add_argument("--queue-capacity", type=positive, default=16, help="requests that wait")
     serve.add_argument(
         "--queue-seconds",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from imagegen import contract
 
-__all__ = ["Commands", "checks", "edges", "finite", "positive", "rate"]
+__all__ = ["Commands", "checks", "edges", "finite", "port", "positive", "rate"]
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+
+
+_LAST_PORT: Final = 65535
 
 
 def positive(text: str) -> int:
@@ -19,6 +22,13 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
+
+
+def port(text: str) -> int:
+    """Read the number of a port."""
+    if not text.isdecimal() or not 1 <= int(text) <= _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_LAST_PORT}")
+    return int(text)
 
 
 def finite(text: str) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,12 +76,60 @@ HOSTED = ["--engine", "hosted", "--hosted-model", "m", "--hosted-url", "https://
             [*HOSTED, "--hosted-allow-host", "api.example.com", "--hosted-fields", "seed,style"],
             "--hosted-fields style is not one of response_format",
         ),
+        (
+            [*HOSTED, "--hosted-allow-host", "api.example.com", "--steps", "4"],
+            "--steps has no effect: --hosted-fields does not name num_inference_steps",
+        ),
+        (
+            [*HOSTED, "--hosted-allow-host", "api.example.com", "--guidance-scale", "4"],
+            "--guidance-scale has no effect: --hosted-fields does not name guidance_scale",
+        ),
     ],
 )
 def test_options_of_engines_that_cannot_be_are_a_usage_error(
     capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     assert words in serve_refuses(capsys, *arguments)
+
+
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+@pytest.mark.parametrize("number", ["0", "70000", "-1", "8_000", "http"])
+def test_a_port_that_cannot_be_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], option: str, number: str
+) -> None:
+    told = serve_refuses(capsys, "--engine", "synthetic", option, number).splitlines()[-1]
+    assert told.endswith(f"argument {option}: must be a whole number from 1 to 65535")
+
+
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def test_a_port_that_cannot_be_had_is_named(
+    capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    ports = {"--port": str(free_port()), "--metrics-port": str(free_port())}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        ports[option] = str(taken.getsockname()[1])
+        size = ["--width", "32", "--height", "32", "--max-steps", "8", "--max-pixels", "1024"]
+        given = [text for pair in ports.items() for text in pair]
+        code = main(["serve", "--engine", "synthetic", *size, "--host", "127.0.0.1", *given])
+
+    assert code == contract.ExitCode.STARTUP_FAILED
+    words = f"PortUnavailable: {option} {ports[option]} of --host 127.0.0.1 cannot be used: "
+    assert words in capsys.readouterr().err
+
+
+def test_a_level_of_logging_that_cannot_be_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IMAGEGEN_LOG_LEVEL", "loud")
+    with pytest.raises(SystemExit) as caught:
+        main(["digest", str(tmp_path)])
+
+    assert caught.value.code == contract.ExitCode.USAGE
+    assert "IMAGEGEN_LOG_LEVEL must be one of DEBUG, INFO, " in capsys.readouterr().err
+    monkeypatch.setenv("IMAGEGEN_LOG_LEVEL", "debug")
+    (tmp_path / "model").touch()
+    assert main(["digest", str(tmp_path)]) == 0
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
