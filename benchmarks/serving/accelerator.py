@@ -1,143 +1,60 @@
-"""Measure what only an accelerator shows; refuses where there is none.
+"""Measure what only an accelerator shows: speed, memory, repeats, cancelling, and the incident.
 
-Architectures and sizes of SDXL and SD3.5 Medium with random weights: times and memory are those of
-the models, pictures mean nothing. Only vocabularies are tiny, and the T5 encoder has two layers of
-24. Everything is done by the engine that the server uses.
+Models have the sizes of SDXL or SD3.5 Medium and random weights. Everything is done by the engine
+that the server uses, and kept in benchmarks/results-serving with the device's name.
 
     python -m benchmarks.serving.accelerator [--architecture sdxl] [--side 1024]
+
+Without a CUDA device it refuses, unless the models are made narrow: that shows that the
+measurements run, and its figures mean nothing.
+
+    python -m benchmarks.serving.accelerator --shrink 32 --side 64 --most 2
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from imagegen.engines.base import Batch, GenerationSettings, Images
+from benchmarks.serving.__main__ import RESULTS, table
+from benchmarks.serving.full_size import ARCHITECTURES, make
+from benchmarks.serving.processes import machine
+from benchmarks.serving.studies import Figure
+from imagegen.engines.base import Batch, Generated, GenerationSettings, Images
 from imagegen.engines.diffusers.loading import load_diffusers
 from imagegen.engines.folder import check_folder
 from imagegen.engines.settings import Demand, DiffusersSettings
 from imagegen.errors import DeviceMemoryError, GenerationCancelledError
-from imagegen.miniature.tiny import build_tiny
+from imagegen.quality.stability import pixel_stability_deviation
+from imagegen.server.memory import driver_version
+from imagegen.server.watchdog import to_pixels
 
 STEPS = 20
 GIB = 2**30
+REPEATS = 3
+CANCELLED_CALLS = 7
 
+UNCAPPED_STEPS = 100
+"""What a request asks for in the incident: nothing stops it before, the cap does afterwards."""
 
-def _parts(architecture: str, shrink: int) -> dict[str, Any]:
-    """Build denoiser and VAE in the sizes of the model."""
-    import diffusers  # noqa: PLC0415
-
-    vae = {
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "block_out_channels": [width // shrink for width in (128, 256, 512, 512)],
-        "norm_num_groups": 32 // shrink,
-        "layers_per_block": 2,
-        "sample_size": 1024,
-    }
-    pooled = 1280 // shrink
-    both = 768 // shrink + pooled
-    if architecture == "sdxl":
-        denoiser = diffusers.UNet2DConditionModel(
-            sample_size=128,
-            block_out_channels=tuple(width // shrink for width in (320, 640, 1280)),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2, 10),
-            attention_head_dim=(5, 10, 20),
-            norm_num_groups=32 // shrink,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256 // shrink,
-            projection_class_embeddings_input_dim=6 * (256 // shrink) + pooled,
-            cross_attention_dim=both,
-        )
-        decoder = diffusers.AutoencoderKL(latent_channels=4, scaling_factor=0.13025, **vae)
-        return {"unet": denoiser, "vae": decoder}
-    transformer = diffusers.SD3Transformer2DModel(
-        sample_size=128,
-        patch_size=2,
-        in_channels=16,
-        out_channels=16,
-        num_layers=24,
-        attention_head_dim=64 // shrink,
-        num_attention_heads=24,
-        caption_projection_dim=1536 // shrink,
-        joint_attention_dim=4096 // shrink,
-        pooled_projection_dim=both,
-        pos_embed_max_size=384,
-        dual_attention_layers=tuple(range(13)),
-        qk_norm="rms_norm",
-    )
-    decoder = diffusers.AutoencoderKL(
-        latent_channels=16,
-        scaling_factor=1.5305,
-        shift_factor=0.0609,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        **vae,
-    )
-    return {"transformer": transformer, "vae": decoder}
-
-
-def _encoder(tiny: Any, **sizes: int) -> Any:
-    """Build an encoder of texts like a tiny one, in other sizes."""
-    return type(tiny)(type(tiny.config)(**{**tiny.config.to_dict(), **sizes}))
-
-
-def _encoders(tiny: Any, shrink: int) -> dict[str, Any]:
-    """Build the encoders of texts: CLIP L, OpenCLIP bigG and, where there is one, T5."""
-    built = {}
-    for name, width, layers, heads in (
-        ("text_encoder", 768 // shrink, 12, 12),
-        ("text_encoder_2", 1280 // shrink, 32, 20),
-    ):
-        built[name] = _encoder(
-            getattr(tiny, name),
-            hidden_size=width,
-            projection_dim=width,
-            intermediate_size=4 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-        )
-    if hasattr(tiny, "text_encoder_3"):
-        built["text_encoder_3"] = _encoder(
-            tiny.text_encoder_3,
-            d_model=4096 // shrink,
-            d_kv=64 // shrink,
-            d_ff=10240 // shrink,
-            num_heads=64,
-            num_layers=2,
-        )
-    return built
-
-
-def make(architecture: str, folder: Path, *, shrink: int = 1) -> None:
-    """Write a pipeline with random weights.
-
-    Parameters
-    ----------
-    architecture
-        ``sdxl`` or ``sd35-medium``.
-    folder
-        Where to write it.
-    shrink
-        Divisor of all widths, a power of two up to 32; with 1 they are those of the model.
-    """
-    torch.manual_seed(0)
-    tiny = build_tiny("sdxl" if architecture == "sdxl" else "sd3", seed=0)
-    parts = {**_encoders(tiny, shrink), **_parts(architecture, shrink)}
-    pipeline = type(tiny)(**{**tiny.components, **parts})
-    pipeline.save_pretrained(folder, safe_serialization=True)
+CAPPED_STEPS = 40
+TIMED_STEPS = 4
+"""All steps of a batch cost the same: of so many, the time of any number follows."""
 
 
 def engine_of(folder: Path, side: int, *, most: int, **options: Any) -> Any:
@@ -147,25 +64,42 @@ def engine_of(folder: Path, side: int, *, most: int, **options: Any) -> Any:
         height=side,
         steps=STEPS,
         guidance_scale=5.0,
-        max_steps=STEPS,
+        max_steps=UNCAPPED_STEPS,
         max_batch_size=most,
     )
     return load_diffusers(check_folder(folder), DiffusersSettings(folder, **options), demand)
 
 
-def batch_of(side: int, count: int) -> Batch:
+def batch_of(side: int, count: int, steps: int = STEPS) -> Batch:
     """Give a batch with the seeds 0, 1, ..."""
-    settings = GenerationSettings(side, side, STEPS, 5.0)
+    settings = GenerationSettings(side, side, steps, 5.0)
     return Batch(("a red kite",) * count, tuple(range(count)), settings)
 
 
-def made(engine: Any, side: int, count: int) -> tuple[Images, float, float]:
+def _on_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
+def _begin() -> None:
+    """Let what earlier calls held not count."""
+    if _on_gpu():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak() -> float:
+    """Give the GiB of device memory held at most; without a device, of the process ever."""
+    if _on_gpu():
+        return torch.cuda.max_memory_reserved() / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+def made(engine: Any, batch: Batch) -> tuple[Generated, float, float]:
     """Make pictures; give them, the seconds and the GiB of memory at most."""
-    torch.cuda.empty_cache()  # or what earlier calls held would count
-    torch.cuda.reset_peak_memory_stats()
+    _begin()
     began = time.perf_counter()
-    images = engine.generate(batch_of(side, count), should_stop=lambda: False).images
-    return images, time.perf_counter() - began, torch.cuda.max_memory_reserved() / GIB
+    result = engine.generate(batch, should_stop=lambda: False)
+    return result, time.perf_counter() - began, _peak()
 
 
 def psnr(one: Images, other: Images) -> float:
@@ -174,105 +108,221 @@ def psnr(one: Images, other: Images) -> float:
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
-def _speed(folder: Path, side: int, most: int) -> None:
+# -- speed -----------------------------------------------------------------------------------------
+def speed(folder: Path, options: argparse.Namespace) -> list[Figure]:
+    """Batches of one and of many in half precision, cancelling, and a real lack of memory."""
+    side, most = options.side, options.most
     engine = engine_of(folder, side, most=most)
-    made(engine, side, most)
-    solo, _, _ = made(engine, side, 1)
-    for count in (1, most):
-        images, seconds, memory = made(engine, side, count)
-        print(f"bf16, batch {count}: {count / seconds:.3f} images/s, {memory:.1f} GiB")
-        print(f"  PSNR of picture 0 against batch 1: {psnr(images[:1], solo):.1f} dB")
-    _cancel(engine, side)
-    _out_of_memory(engine, side)
+    made(engine, batch_of(side, most))
+    solo = made(engine, batch_of(side, 1))[0].images
+    figures = []
+    for count in dict.fromkeys((1, most)):
+        result, seconds, memory = made(engine, batch_of(side, count))
+        name = f"BFloat16, batch {count}, {STEPS} steps"
+        figures += [
+            Figure("speed", name, count / seconds, "images/s"),
+            Figure("speed", f"{name}: memory", memory, "GiB"),
+            Figure(
+                "speed", f"{name}: picture 0 against batch 1", psnr(result.images[:1], solo), "dB"
+            ),
+        ]
+    figures += _cancelling(engine, side, most)
+    return figures + (_out_of_memory(engine, side) if _on_gpu() else [])
 
 
-def _cancel(engine: Any, side: int) -> None:
-    began = time.perf_counter()
-    try:
-        engine.generate(batch_of(side, 1), should_stop=lambda: True)
-    except GenerationCancelledError:
-        print(f"cancelled at the first step: {time.perf_counter() - began:.3f} s")
+def _cancelling(engine: Any, side: int, count: int) -> list[Figure]:
+    """Give batches up at moments all over a call; a device still ends what it was given."""
+    result, seconds, _ = made(engine, batch_of(side, count))
+    took = []
+    for place in range(CANCELLED_CALLS):
+        gone = threading.Event()
+        when: list[float] = []
+
+        def leave(gone: threading.Event = gone, when: list[float] = when) -> None:
+            when.append(time.perf_counter())
+            gone.set()
+
+        timer = threading.Timer(seconds * (place + 0.5) / (CANCELLED_CALLS + 2), leave)
+        timer.start()
+        try:
+            engine.generate(batch_of(side, count), should_stop=gone.is_set)
+        except GenerationCancelledError:
+            took.append(time.perf_counter() - when[0])
+        timer.join()
+    if not took:
+        return []
+    name = f"a batch of {count} is given up"
+    return [
+        Figure("cancelling", f"{name}: calls of {CANCELLED_CALLS}", len(took), "calls"),
+        Figure("cancelling", f"{name}: median", statistics.median(took), "s"),
+        Figure("cancelling", f"{name}: longest", max(took), "s"),
+        Figure("cancelling", f"a step of {count}", statistics.median(result.steps), "s"),
+    ]
 
 
-def _out_of_memory(engine: Any, side: int) -> None:
+def _out_of_memory(engine: Any, side: int) -> list[Figure]:
     """Let the device really run out: all but a little of its memory is forbidden to torch."""
-    _, _, one = made(engine, side, 1)
-    _, _, four = made(engine, side, 4)
+    one = made(engine, batch_of(side, 1))[2]
+    four = made(engine, batch_of(side, 4))[2]
     total = torch.cuda.get_device_properties(0).total_memory / GIB
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((one + four) / 2 / total)
+    ran_out = same = False
     try:
-        expected, _, _ = made(engine, side, 1)
+        expected = made(engine, batch_of(side, 1))[0].images
         try:
-            made(engine, side, 4)
-            print("a batch of 4 fitted: no lack of memory was shown")
-        except DeviceMemoryError as error:
-            halves = batch_of(side, 4).halves()[0].halves()
-            again = engine.generate(halves[0], should_stop=lambda: False).images
-            same = bool((again == expected).all())
-            print(f"batch of 4 ran {error}; split to 1, equal to before: {same}")
+            made(engine, batch_of(side, 4))
+        except DeviceMemoryError:
+            ran_out = True
+        first = batch_of(side, 4).halves()[0].halves()[0]
+        again = engine.generate(first, should_stop=lambda: False).images
+        same = bool((again == expected).all())
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+    return [
+        Figure("lack of memory", "a batch of 4 ran out of memory", float(ran_out), "yes = 1"),
+        Figure("lack of memory", "split to 1, bits as before", float(same), "yes = 1"),
+    ]
 
 
-def _deterministic(folder: Path, side: int) -> None:
-    engine = engine_of(folder, side, most=2, deterministic=True)
-    first, _, _ = made(engine, side, 2)
-    second, seconds, _ = made(engine, side, 2)
-    print(f"deterministic, batch 2: {2 / seconds:.3f} images/s, repeat {psnr(first, second)} dB")
-    print(f"  greatest difference of a pixel: {float(np.abs(first - second).max())}")
-
-
-def _incident(folder: Path, side: int, price: float) -> None:
-    for name, precision, count in (("before", "Float32", 8), ("after", "BFloat16", 2)):
-        engine = engine_of(folder, side, most=count, precision=precision)
-        made(engine, side, count)
-        _, seconds, memory = made(engine, side, count)
-        cost = seconds / 3600 * price / count
-        print(
-            f"{name}: {precision}, batch {count}: {seconds:.2f} s a batch, {memory:.1f} GiB, "
-            f"{cost:.5f} per image at {price} an hour"
-        )
+# -- the incident ----------------------------------------------------------------------------------
+def incident(folder: Path, options: argparse.Namespace) -> list[Figure]:
+    """Ask for very many steps, before and after precision, batch and steps are bounded."""
+    cases = (("before", "Float32", 8, UNCAPPED_STEPS), ("after", "BFloat16", 2, CAPPED_STEPS))
+    figures = []
+    for name, precision, count, steps in cases:
+        engine = engine_of(folder, options.side, most=count, precision=precision)
+        what = f"{name}: {precision}, batch {count}, {steps} steps"
+        batch = batch_of(options.side, count, TIMED_STEPS)
+        try:
+            made(engine, batch)
+            result, seconds, memory = made(engine, batch)
+        except DeviceMemoryError:
+            figures.append(Figure("incident", f"{what}: ran out of memory", 1.0, "yes = 1"))
+            del engine
+            _begin()
+            continue
+        step = statistics.median(result.steps)
+        whole = seconds + (steps - TIMED_STEPS) * step
+        figures += [
+            Figure("incident", f"{what}: time of a batch", whole, "s"),
+            Figure("incident", f"{what}: time of a step", step, "s"),
+            Figure("incident", f"{what}: memory", memory, "GiB"),
+            Figure(
+                "incident",
+                f"{what}: cost per image at {options.price_per_hour:g} an hour",
+                whole / 3600 * options.price_per_hour / count,
+                "price",
+            ),
+        ]
         del engine
-        torch.cuda.empty_cache()
+        _begin()
+    return figures
 
 
-PARTS = ("speed", "incident", "deterministic")
+# -- repeats ---------------------------------------------------------------------------------------
+def repeats(folder: Path, options: argparse.Namespace, *, deterministic: bool) -> list[Figure]:
+    """Make the same batch again and again, and tell how much pictures differ, as the probe does."""
+    engine = engine_of(folder, options.side, most=2, deterministic=deterministic)
+    batch = batch_of(options.side, 2)
+    made(engine, batch)
+    runs, times = [], []
+    for _ in range(REPEATS):
+        result, seconds, _ = made(engine, batch)
+        runs.append(result.images)
+        times.append(seconds)
+    worst = max(
+        pixel_stability_deviation(to_pixels(images[place]) for images in runs)
+        for place in range(len(batch))
+    )
+    mode = "deterministic" if deterministic else "usual"
+    difference = max(float(np.abs(images - runs[0]).max()) for images in runs)
+    return [
+        Figure("repeats", f"{mode}, batch 2: PSD of {REPEATS} runs", worst, "of 1"),
+        Figure("repeats", f"{mode}, batch 2: greatest difference", difference, "of 1"),
+        Figure("repeats", f"{mode}, batch 2", 2 / statistics.median(times), "images/s"),
+    ]
+
+
+PARTS: dict[str, Callable[[Path, argparse.Namespace], list[Figure]]] = {
+    "speed": speed,
+    "incident": incident,
+    "repeats": lambda folder, options: repeats(folder, options, deterministic=False),
+    "deterministic": lambda folder, options: repeats(folder, options, deterministic=True),
+}
 """Each is a process of its own: deterministic algorithms are for a whole process."""
 
 
-def run_part(part: str, folder: Path, options: argparse.Namespace) -> None:
-    """Measure one part and print it."""
-    if part == "speed":
-        _speed(folder, options.side, options.most)
-    elif part == "incident":
-        _incident(folder, options.side, options.price_per_hour)
-    else:
-        _deterministic(folder, options.side)
+# -- the command -----------------------------------------------------------------------------------
+def where() -> str:
+    """Name the device, its driver, the libraries and the machine."""
+    device = "no CUDA device"
+    if _on_gpu():
+        name, driver = torch.cuda.get_device_name(0), driver_version("cuda:0") or "unknown"
+        device = f"{name}, driver {driver}, CUDA {torch.version.cuda}"
+    return f"{device}, torch {torch.__version__}, {machine()}"
+
+
+def as_json(figures: list[Figure]) -> list[dict[str, Any]]:
+    """Give figures as JSON takes them; the infinite likeness of equal pictures is null."""
+    return [
+        {**asdict(one), "value": one.value if math.isfinite(one.value) else None} for one in figures
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.accelerator")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default="sd35-medium")
+    parser.add_argument("--side", type=int, default=1024, help="of the square pictures")
+    parser.add_argument("--most", type=int, default=8, help="the largest batch")
+    parser.add_argument("--price-per-hour", type=float, default=1.0, help="of the device")
+    parser.add_argument("--shrink", type=int, default=1, help="divisor of all widths, up to 32")
+    parser.add_argument("--results", type=Path, help="default: results-serving/, if not shrunk")
+    parser.add_argument("--only", action="append", choices=list(PARTS))
+    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def _in_processes(folder: Path, options: argparse.Namespace, arguments: list[str]) -> list[Figure]:
+    figures = []
+    for part in options.only or PARTS:
+        command = [sys.executable, "-m", "benchmarks.serving.accelerator", *arguments]
+        told = subprocess.run(  # noqa: S603 - our own command
+            [*command, "--part", part, "--folder", str(folder)], check=True, stdout=subprocess.PIPE
+        )
+        for one in json.loads(told.stdout.splitlines()[-1]):
+            value = math.inf if one["value"] is None else one["value"]
+            figures.append(Figure(**{**one, "value": value}))
+    return figures
 
 
 def main(arguments: list[str]) -> int:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.accelerator")
-    parser.add_argument("--architecture", choices=("sdxl", "sd35-medium"), default="sd35-medium")
-    parser.add_argument("--side", type=int, default=1024, help="of the square pictures")
-    parser.add_argument("--most", type=int, default=8, help="the largest batch")
-    parser.add_argument("--price-per-hour", type=float, default=1.0, help="of the device")
-    parser.add_argument("--part", choices=PARTS, help="one part, of a model that --folder holds")
-    parser.add_argument("--folder", type=Path)
-    options = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        print("there is no CUDA device here, and nothing else shows these figures", file=sys.stderr)
+    options = _parser().parse_args(arguments)
+    if not _on_gpu() and options.shrink == 1:
+        print(
+            "there is no CUDA device here, and nothing else shows these figures; --shrink 32 "
+            "--side 64 tries the measurements with narrow models",
+            file=sys.stderr,
+        )
         return 3
-    if options.part is not None and options.folder is not None:
-        run_part(options.part, options.folder, options)
+    if options.part is not None:
+        print(json.dumps(as_json(PARTS[options.part](options.folder, options))))
         return 0
-    print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, {options.architecture}")
     with tempfile.TemporaryDirectory() as folder:
-        make(options.architecture, Path(folder))
-        for part in PARTS:
-            command = [sys.executable, "-m", "benchmarks.serving.accelerator", *arguments]
-            subprocess.run([*command, "--part", part, "--folder", folder], check=True)  # noqa: S603
+        make(options.architecture, Path(folder), shrink=options.shrink)
+        figures = _in_processes(Path(folder), options, arguments)
+    narrow = "" if options.shrink == 1 else f", widths divided by {options.shrink}"
+    told = f"{options.architecture}{narrow}, {options.side}x{options.side}, {where()}"
+    print(table(told, figures))
+    results = options.results
+    if results is None and options.shrink == 1:
+        results = RESULTS / f"accelerator-{options.architecture}.json"
+    if results is not None:
+        results.parent.mkdir(exist_ok=True)
+        kept = {"machine": told, "figures": as_json(figures)}
+        results.write_text(json.dumps(kept, indent=1) + "\n")
     return 0
 
 
