@@ -12,9 +12,11 @@ from collections.abc import Iterator
 import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from imagegen.contract import StartupFailureCode
 from imagegen.errors import StartupError
+from imagegen.server.body import EarlyAnswers
 from imagegen.server.connections import IDLE_SECONDS, BoundedProtocol, FewConnections
 from imagegen.server.scrapes import metrics_route
 
@@ -121,7 +123,7 @@ def metrics_port(host: str, port: int, registry: CollectorRegistry) -> Iterator[
     StartupError
         With code ``PortUnavailable``.
     """
-    app = Starlette(routes=[metrics_route(registry)])
+    app = Starlette(routes=[metrics_route(registry)], middleware=[Middleware(EarlyAnswers)])
     with _answering(app, _listen("--metrics-port", host, port), "metrics", FewConnections):
         yield
 

@@ -100,6 +100,18 @@ def test_an_endless_body_is_cut_off_soon_after_the_answer(
     assert b"connection: close" in heard.lower()
 
 
+def test_an_endless_body_is_cut_off_on_the_port_of_metrics_too(
+    target: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "_REST_SECONDS", PATIENCE_SECONDS)
+    address = ("127.0.0.1", target.settings.metrics_port)
+    with socket.create_connection(address, PATIENCE_SECONDS) as line:
+        line.sendall(b"GET /metrics HTTP/1.1\r\nHost: kites\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sent = sent_until_cut_off(line, itertools.repeat(MEBIBYTE, 1000))
+
+    assert sent < KERNEL_MEBIBYTES
+
+
 def test_a_body_that_trickles_on_after_the_answer_is_cut_off(
     target: Running, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,13 +6,16 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from imagegen import contract
 from imagegen.engines.settings import SyntheticSettings
+from imagegen.errors import RequestRefusedError
 from imagegen.server import body
+from imagegen.server.fields import Fields
 from tests.unit.imagegen.conftest import PATIENCE_SECONDS, Running, running, settings_for
 
 GENERATIONS = "/v1/images/generations"
@@ -108,6 +111,22 @@ def test_a_body_that_is_no_request_is_refused(target: Running, sent: bytes, code
 
     assert answer.status_code == (413 if code == "body_too_large" else 400)
     assert assert_in_form(answer.json())["code"] == code
+
+
+def test_a_name_that_is_there_twice_is_found_at_once_among_very_many() -> None:
+    names = [f'"{number:x}": 1' for number in range(150_000)]
+    sent = f"{{{', '.join(names)}, {names[-1]}}}".encode()
+    told: list[str] = []
+
+    def check() -> None:
+        with pytest.raises(RequestRefusedError) as caught:
+            Fields(sent, ("prompt",))
+        told.append(caught.value.message)
+
+    checking = Thread(target=check, daemon=True)
+    checking.start()
+    checking.join(PATIENCE_SECONDS)  # comparing all with all takes minutes
+    assert told == ["field '249ef' is there twice"]
 
 
 @pytest.mark.parametrize(
