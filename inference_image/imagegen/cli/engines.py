@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,7 +25,6 @@ from imagegen.errors import StartupError
 __all__ = ["ENGINES", "add_engines", "engine_settings", "preset_of"]
 
 ENGINES: Final = ("diffusers", "hosted", "synthetic")
-_DIGEST_CHARACTERS: Final = len("sha256:") + 64
 
 _T = TypeVar("_T")
 
@@ -42,8 +42,7 @@ def _explained(parse: Callable[[str], _T]) -> Callable[[str], _T]:
 
 
 def _digest(text: str) -> str:
-    digits = text.removeprefix("sha256:")
-    if len(text) != _DIGEST_CHARACTERS or not set(digits) <= set("0123456789abcdef"):
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
         raise argparse.ArgumentTypeError("must be sha256: and 64 hexadecimal digits")
     return text
 

@@ -67,6 +67,7 @@ HOSTED = ["--engine", "hosted", "--hosted-model", "m", "--hosted-url", "https://
         (["--model", "x", "--price-per-image", "1"], "has no meaning with --engine diffusers"),
         (["--model", "x", "--cache", "first-block"], "must be none, first-block:THRESHOLD"),
         (["--model", "x", "--digest", "sha256:12"], "must be sha256: and 64 hexadecimal digits"),
+        (["--model", "x", "--digest", 71 * "a"], "must be sha256: and 64 hexadecimal digits"),
         (["--model", "x", "--allow-schedulers", ","], "must be names of samplers"),
         (["--engine", "synthetic", "--allow-schedulers", "DDIM"], "no meaning with --engine synth"),
         (["--engine", "synthetic", "--synthetic", '{"oom": 1}'], "'oom' is no rate; known: seed"),
