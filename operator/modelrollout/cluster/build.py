@@ -43,6 +43,9 @@ LOAD_BUDGET_SECONDS: Final = 86400
 
 TERMINATION_GRACE_SECONDS: Final = 60
 PRE_STOP_SECONDS: Final = 5
+DRAIN_SECONDS: Final = TERMINATION_GRACE_SECONDS - PRE_STOP_SECONDS - 5
+"""All the time that a server has to finish what it accepted, but for the end itself."""
+
 PROBE_RUN_ANNOTATION: Final = f"{GROUP}/probe-run"
 PROBE_REPEAT_PROMPTS: Final = FEWEST_PROMPTS
 PROBE_REPEATS: Final = 3
@@ -307,6 +310,7 @@ def _server_arguments(server: Server, content: RevisionContent) -> list[str]:
         *([f"--allow-schedulers={allowed}"] if allowed else []),
         *([f"--latency-edges={edges}"] if edges else []),
         f"--queue-capacity={QUEUE_CAPACITY}",
+        f"--drain-seconds={DRAIN_SECONDS}",
         "--host=0.0.0.0",
         f"--port={HTTP_PORT}",
         f"--metrics-port={METRICS_PORT}",

@@ -28,8 +28,8 @@ def document(*, source: dict[str, Any] | None = None, **limits: Any) -> dict[str
     return spec
 
 
-def server_settings(spec: dict[str, Any]) -> DiffusersSettings:
-    """Give what the server understands of the arguments that its container gets."""
+def pod_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """Build the pod of a server."""
     content = RevisionContent.of(Spec.model_validate(spec))
     built = deployment(
         Owner("team", "images", "uid"),
@@ -38,12 +38,29 @@ def server_settings(spec: dict[str, Any]) -> DiffusersSettings:
         Pool.model_validate({"gpuHourPrice": "3"}),
         Runtime.model_validate({"image": "registry.example/imagegen:1"}),
     )
-    (container,) = built["spec"]["template"]["spec"]["containers"]
+    pod: dict[str, Any] = built["spec"]["template"]["spec"]
+    return pod
+
+
+def arguments_of(pod: dict[str, Any]) -> argparse.Namespace:
+    """Give what the server understands of the arguments that its container gets."""
     parser = argparse.ArgumentParser()
     add(parser.add_subparsers())
-    settings = engine_settings(parser.parse_args(container["args"]))
+    return parser.parse_args(pod["containers"][0]["args"])
+
+
+def server_settings(spec: dict[str, Any]) -> DiffusersSettings:
+    settings = engine_settings(arguments_of(pod_of(spec)))
     assert isinstance(settings, DiffusersSettings)
     return settings
+
+
+def test_a_server_that_ends_has_all_its_time_to_finish_what_it_accepted() -> None:
+    pod = pod_of(document())
+    waited = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    spent = waited + arguments_of(pod).drain_seconds
+
+    assert spent + 5 == pod["terminationGracePeriodSeconds"]
 
 
 def test_a_declared_digest_pins_the_folder_of_the_server() -> None:
