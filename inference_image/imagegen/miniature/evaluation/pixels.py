@@ -28,11 +28,11 @@ _CIRCLE_FROM: Final = 0.65
 """Share of the box around it that a shape fills: square 1, circle 0.79, triangle 0.5."""
 
 _TEXT: Final = {
-    "upper": (slice(0, 32), slice(0, WIDTH)),
+    "upper": (slice(0, 38), slice(0, WIDTH)),
     "logo": (slice(0, HEIGHT), slice(36, WIDTH)),
 }
 _SHAPES: Final = {
-    "upper": (slice(32, HEIGHT), slice(0, WIDTH)),
+    "upper": (slice(38, HEIGHT), slice(0, WIDTH)),
     "logo": (slice(0, HEIGHT), slice(0, 36)),
 }
 _ALL: Final = (slice(0, HEIGHT), slice(0, WIDTH))

@@ -48,10 +48,10 @@ class Distillation:
     """
 
     seed: int = 7
-    steps: int = 600
+    steps: int = 300
     batch: int = 16
     rate: float = 2e-4
-    guidance: float = 2.0
+    guidance: float = 1.5
 
 
 def student_scheduler() -> Any:

@@ -50,7 +50,7 @@ class Recipe:
     text_steps: int = 300
     channels: tuple[int, ...] = (48, 128, 128)
     attention: tuple[bool, ...] = (False, True, False)
-    steps: int = 3200
+    steps: int = 4400
     batch: int = 16
     rate: float = 8e-4
     dropped: float = 0.1
@@ -65,7 +65,7 @@ RECIPES: Final = {
         vae_steps=700,
         vae_rate=5e-4,
         attention=(True, True, False),
-        steps=900,
+        steps=600,
         rate=4e-4,
     ),
 }
