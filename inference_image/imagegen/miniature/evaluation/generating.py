@@ -28,6 +28,8 @@ __all__ = ["MAX_STEPS", "Made", "Model", "Setting"]
 
 MAX_STEPS = 50
 
+_CARD = "README.md"
+
 Picture = NDArray[np.uint8]
 
 
@@ -86,8 +88,9 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """Give what pins the model's files."""
-        return folder_digest(self.path, list_files(self.path))
+        """Give what pins the model's files but its card, which tells what was measured."""
+        files = [file for file in list_files(self.path) if file != _CARD]
+        return folder_digest(self.path, files)
 
     @property
     def default(self) -> Setting:
