@@ -243,6 +243,16 @@ def test_a_better_sampler_of_flows_comes_nearer_to_the_same_picture(
     assert distance(scheduler="UniPCMultistep") < distance()
 
 
+def test_a_model_that_was_trained_with_so_many_timesteps_takes_no_more_steps(
+    model_folder: Callable[[str], Path],
+) -> None:
+    demand = replace(DEMAND, max_steps=2000)
+    engines = {name: load(model_folder(name), demand=demand) for name in ("sd", "sd3")}
+
+    assert engines["sd"].max_steps == 999
+    assert engines["sd3"].max_steps is None
+
+
 def test_a_sampler_that_cannot_take_the_allowed_steps_is_refused(
     model_folder: Callable[[str], Path],
 ) -> None:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from imagegen.contract import StartupFailureCode
 from imagegen.engines.diffusers.schedulers import (
     FLOW_MATCHING,
     NOISE_PREDICTING,
+    SchedulerFactory,
     allowed_schedulers,
     check_scheduler,
     usable_schedulers,
@@ -130,6 +132,39 @@ def test_samplers_that_cannot_do_it_are_left_out(
     config: dict[str, Any], max_steps: int, unfit: set[str]
 ) -> None:
     assert set(NOISE_PREDICTING) - set(usable(folder(**config), max_steps=max_steps)) == unfit
+
+
+def test_more_steps_than_there_are_timesteps_are_for_samplers_that_count_in_fractions() -> None:
+    model = folder("StableDiffusion3Pipeline", FLOW, shift=3.0)
+    assert usable(model, max_steps=333) == FLOW_MATCHING
+    assert usable(model, max_steps=334) == ("FlowMatchEulerDiscrete",)
+    flux = folder("FluxPipeline", FLOW, denoiser={"guidance_embeds": True})
+    assert usable(flux, max_steps=500) == FLOW_MATCHING
+
+
+BETAS = {"_class_name": "DDIMScheduler", "steps_offset": 1, "set_alpha_to_one": False}
+SHIFTED = {"_class_name": FLOW, "shift": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "steps"),
+    [
+        *((BETAS, name, 999) for name in NOISE_PREDICTING if name != "LCM"),
+        (BETAS, "LCM", 50),
+        (SHIFTED, "UniPCMultistep", 333),
+        (SHIFTED, "FlowMatchEulerDiscrete", 500),
+    ],
+)
+def test_a_sampler_takes_the_most_steps_that_it_is_offered_for(
+    config: dict[str, Any], name: str, steps: int
+) -> None:
+    sampler = SchedulerFactory(config, trailing=False).build(name)
+    sampler.set_timesteps(steps)
+    nothing = torch.zeros(1, 1, 1, 1)
+    for timestep in sampler.timesteps:
+        result = sampler.step(nothing, timestep, nothing).prev_sample
+
+    assert result.isfinite().all()
 
 
 def test_a_sampler_that_does_not_fit_is_refused_with_those_that_do() -> None:

@@ -92,7 +92,12 @@ class DiffusersEngine(Engine):
         self._sequence_length = sequence_length(pipeline)
         self.schedulers = schedulers
         self.can_tile = settings.vae_tiling != "off"
-        self.max_steps, self.guidance_range = preset.max_steps, preset.guidance_range
+        self.guidance_range = preset.guidance_range
+        self.max_steps = preset.max_steps
+        trained = pipeline.scheduler.config.num_train_timesteps
+        if not type(pipeline.scheduler).__name__.startswith("FlowMatch"):  # it counts in fractions
+            # Samplers begin their count at 1, and some then look for a noise beyond the last.
+            self.max_steps = min(preset.max_steps or trained, trained - 1)
         self.max_prompt_tokens, self._counter = token_counter(pipeline)
         self.device = "cpu" if device.type == "cpu" else f"cuda:{device.index or 0}"
         self._learn_sizes()

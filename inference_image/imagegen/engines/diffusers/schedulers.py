@@ -40,6 +40,7 @@ _CANNOT_PREDICT: Final = {
     "PNDM": {"sample"},
 }
 _LCM_STEPS: Final = 50
+_TRAINED: Final = 1000
 
 
 def usable_schedulers(folder: ModelFolder, preset: Preset, *, max_steps: int) -> tuple[str, ...]:
@@ -60,6 +61,11 @@ def usable_schedulers(folder: ModelFolder, preset: Preset, *, max_steps: int) ->
         return ("EulerDiscrete",)  # the pipeline computes with its sigmas
     own = folder.configs.get("scheduler", {})
     if folder.scheduler_class.startswith("FlowMatch"):
+        sd3 = folder.pipeline_class == "StableDiffusion3Pipeline"
+        # Its timesteps are whole numbers. With more of them the first two are the same, and the
+        # pipeline does not say that it begins with the first: there would be one step too few.
+        if sd3 and max_steps * own.get("shift", 1.0) > own.get("num_train_timesteps", _TRAINED):
+            return tuple(name for name in FLOW_MATCHING if name != "UniPCMultistep")
         return FLOW_MATCHING
     predicts = own.get("prediction_type", "epsilon")
     unfit = {name for name, kinds in _CANNOT_PREDICT.items() if predicts in kinds}
