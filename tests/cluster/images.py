@@ -40,6 +40,8 @@ SOURCES = (
 # layout), then what containerd unpacks. Warm: thin layers.
 COLD_MEGABYTES = 14_000
 WARM_MEGABYTES = 1_000
+# Of the inference image for CPUs, from the default index with its torch for all devices.
+MOST_CPU_BYTES = 4_000_000_000
 # Of each image; two, so that the one before can still be imported while the next is built.
 KEPT = 2
 BUILDS = 4
@@ -59,6 +61,10 @@ class Image:
 
     name: str
     layout: Path
+
+    def unpacked_bytes(self) -> int:
+        """Return the size of its layers, which are not compressed, and its two documents."""
+        return _size(self.layout)
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ def _build(recipe: _Recipe, root: Path, progress: Progress) -> Image:
         image = _image(_bud(recipe, store, base, step), root)
         step.say("writing")
         _export(store, image)
-        step.say(f"{_size(image.layout) / 1e6:.0f} MB")
+        step.say(f"{image.unpacked_bytes() / 1e6:.0f} MB")
     _forget_old(store, root, recipe.component)
     return image
 

@@ -13,6 +13,8 @@ from tests.cluster.images import Images, build_images, import_images
 from tests.cluster.progress import Progress
 from tests.e2e.service import Service
 
+# A pod may use all of its 60 s of grace, most of it to finish what it has accepted.
+GONE_SECONDS = 120
 MISSING_IMAGE = "modelrollout.local/inference:never-built"
 
 
@@ -40,7 +42,9 @@ def studio(operator: Cluster, images: Images) -> Iterator[str]:
     stack.prepare_namespace(operator, name)
     stack.make_models(operator, name, images, {"first": 1, "second": 2})
     yield name
-    operator.kubectl("delete", "modelrollouts", "--all", "-n", name, "--timeout=60s")
+    everything = ("modelrollouts", "--all", "-n", name)
+    wait = f"--timeout={GONE_SECONDS}s"
+    operator.kubectl("delete", *everything, wait, timeout=GONE_SECONDS + 30)
     operator.kubectl("delete", "namespace", name, "--wait=false")
     operator.kubectl("delete", "persistentvolume", f"{name}-models", "--wait=false")
 
