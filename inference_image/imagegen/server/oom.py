@@ -55,32 +55,45 @@ class MemoryLimits:
 
     def largest(self, settings: GenerationSettings) -> int:
         """Give the most pictures of a batch, at least 1."""
-        return max(1, self._of(settings).limit)
+        return max(1, self._limit(_step(settings)))
 
     def needs_tiles(self, settings: GenerationSettings) -> bool:
         """Tell whether a single picture was found to fit only when it is decoded in tiles."""
-        return self._of(settings).limit == 0
+        return self._limit(_step(settings)) == 0
 
     def fitted(self, settings: GenerationSettings, pictures: int) -> None:
         """Note that a batch fitted."""
-        learned = self._of(settings)
-        if pictures < max(1, learned.limit) or learned.limit == self._most:
+        step = _step(settings)
+        limit = self._limit(step)
+        if pictures < max(1, limit) or limit == self._most:
             return
+        learned = self._of(step)
         learned.good += 1
-        if learned.good >= learned.patience:
-            learned.limit += 1
-            learned.good = 0
-            learned.raised = True
+        if learned.good < learned.patience:
+            return
+        learned.good = 0
+        learned.raised = True
+        for other, one in self._learned.items():
+            if other <= step and one.limit == limit:
+                one.limit += 1
+                one.raised = True
 
     def failed(self, settings: GenerationSettings, pictures: int) -> None:
         """Note that a batch did not fit: from now on at most its larger half is tried."""
-        self._of(settings).failed((pictures + 1) // 2)
+        self._of(_step(settings)).failed((pictures + 1) // 2)
 
     def tiles_helped(self, settings: GenerationSettings) -> None:
         """Note that a single picture fitted only when it was decoded in tiles."""
-        self._of(settings).failed(0)
+        self._of(_step(settings)).failed(0)
 
-    def _of(self, settings: GenerationSettings) -> _Learned:
-        area = settings.width * settings.height
-        step = math.ceil(_STEPS_PER_DOUBLING * math.log2(area))
+    def _limit(self, step: int) -> int:
+        # A copy, for the worker may add a size while another thread asks.
+        known = tuple(self._learned.items())
+        return min((one.limit for other, one in known if other <= step), default=self._most)
+
+    def _of(self, step: int) -> _Learned:
         return self._learned.setdefault(step, _Learned(self._most))
+
+
+def _step(settings: GenerationSettings) -> int:
+    return math.ceil(_STEPS_PER_DOUBLING * math.log2(settings.width * settings.height))

@@ -33,7 +33,7 @@ def test_all_is_tried_until_it_does_not_fit() -> None:
     assert limits.largest(SMALL) == 2
 
 
-def test_sizes_are_learned_apart() -> None:
+def test_a_large_size_says_nothing_about_a_small_one() -> None:
     limits = MemoryLimits(8)
     limits.failed(LARGE, 8)
     assert limits.largest(SMALL) == 8
@@ -50,7 +50,44 @@ def test_small_sizes_are_learned_apart_too() -> None:
     assert not limits.needs_tiles(tiny)
     for _ in range(1000):
         limits.fitted(tiny, 8)
-    assert limits.needs_tiles(SMALL), "nor the reverse"
+    assert limits.needs_tiles(SMALL), "nor what fits of those about these"
+
+
+def test_what_does_not_fit_of_a_size_is_not_tried_of_a_larger_one() -> None:
+    limits = MemoryLimits(8)
+    limits.failed(SMALL, 8)
+    assert limits.largest(LARGE) == 4
+    limits.failed(LARGE, 4)
+    assert (limits.largest(SMALL), limits.largest(LARGE)) == (4, 2)
+    limits.failed(SMALL, 1)
+    limits.tiles_helped(SMALL)
+    assert limits.needs_tiles(LARGE)
+
+
+def test_a_limit_of_a_size_that_nobody_asks_for_any_more_comes_back_too() -> None:
+    limits = MemoryLimits(4)
+    limits.failed(SMALL, 1)
+    limits.tiles_helped(SMALL)
+    for _ in range(4 * 32):
+        limits.fitted(LARGE, limits.largest(LARGE))
+
+    assert limits.largest(LARGE) == 4
+    assert limits.largest(SMALL) == 4, "what fits of large ones fits of small ones"
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["fitted", "failed"]), st.integers(4, 64), st.integers(1, 8)),
+        max_size=200,
+    )
+)
+def test_of_a_larger_size_never_more_is_tried(events: list[tuple[str, int, int]]) -> None:
+    limits = MemoryLimits(8)
+    for event, side, pictures in events:
+        getattr(limits, event)(GenerationSettings(16 * side, 16 * side, 20, 5.0), pictures)
+    sizes = [GenerationSettings(16 * side, 16 * side, 20, 5.0) for side in range(4, 65)]
+    tried = [limits.largest(size) for size in sizes]
+    assert tried == sorted(tried, reverse=True)
 
 
 def test_sizes_of_much_the_same_area_are_learned_together() -> None:
@@ -58,7 +95,7 @@ def test_sizes_of_much_the_same_area_are_learned_together() -> None:
     limits.failed(LARGE, 8)
     assert limits.largest(GenerationSettings(1152, 896, 20, 5.0)) == 4
     assert limits.largest(GenerationSettings(832, 1216, 20, 5.0)) == 4
-    assert limits.largest(GenerationSettings(1152, 1024, 20, 5.0)) == 8
+    assert limits.largest(GenerationSettings(832, 832, 20, 5.0)) == 8
 
 
 @given(st.lists(st.tuples(st.integers(16, 8192), st.integers(16, 8192)), min_size=50, max_size=99))
