@@ -12,6 +12,9 @@ __all__ = ["device_memory", "driver_version"]
 
 _LOG = logging.getLogger(__name__)
 
+_SAME_WITHIN = 0.1
+"""Share by which two totals of one device differ at most: NVML's holds what the driver keeps."""
+
 
 def device_memory(
     device: str, engine_memory: Callable[[], dict[str, int]]
@@ -19,7 +22,8 @@ def device_memory(
     """Join what the engine's allocator and the driver know of a device's memory, in bytes.
 
     The allocator does not see the accelerator's own context and other processes; NVML does. It is
-    used where the package ``nvidia-ml-py`` is installed and knows the device.
+    used where the package ``nvidia-ml-py`` is installed and knows the device. A slice of a GPU
+    (MIG) has the same index as the whole, which is another device, with memory of another size.
 
     Parameters
     ----------
@@ -39,6 +43,7 @@ def device_memory(
     try:
         driver = _nvml()
         handle = _find(driver, int(index or 0), os.environ)
+        _check_same(driver.nvmlDeviceGetMemoryInfo(handle).total, engine_memory())
     except (ImportError, ValueError) as error:
         _LOG.info("device memory is not read from NVML: %s", error)
         return engine_memory
@@ -84,3 +89,13 @@ def _find(driver: Any, index: int, environment: Mapping[str, str]) -> Any:
     if name.startswith(("GPU-", "MIG-")):
         return driver.nvmlDeviceGetHandleByUUID(name)
     raise ValueError(f"CUDA_VISIBLE_DEVICES={visible} names no device {index}")
+
+
+def _check_same(told: int, known: Mapping[str, int]) -> None:
+    """Check that the driver speaks of the device that the engine has, by the memory they have."""
+    total = known.get("device_total", told)
+    if abs(told - total) > _SAME_WITHIN * total:
+        raise ValueError(
+            f"its device has {told} bytes, the engine's {total}: it may be the whole of a GPU of "
+            "which the engine has a slice; name the slice in CUDA_VISIBLE_DEVICES"
+        )

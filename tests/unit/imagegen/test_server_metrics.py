@@ -169,6 +169,14 @@ def test_without_the_driver_the_allocators_numbers_are_all_there_are(
     assert device_memory("cuda:0", lambda: KNOWN)() == KNOWN
 
 
+def test_a_slice_of_a_device_is_not_taken_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    slice_of_seven = {"allocated": 1, "device_used": 6, "device_total": 14}
+
+    assert device_memory("cuda:0", lambda: dict(slice_of_seven))() == slice_of_seven
+
+
 def test_only_of_nvidias_devices_the_driver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
 
