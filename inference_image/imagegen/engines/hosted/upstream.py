@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx
@@ -25,6 +28,9 @@ _RETRIES: Final = 2
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 10.0
 _MOST_MESSAGE_CHARACTERS: Final = 300
+_LONGEST_ASKED_SECONDS: Final = 999_999
+_POOL: Final = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+"""As many connections as calls: none waits for another one."""
 
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN = 200, 400, 401, 403
 _TOO_LARGE, _TOO_MANY, _UNAVAILABLE = 413, 429, 503
@@ -58,6 +64,30 @@ class _TryAgainError(Exception):
         super().__init__()
         self.refusal = refusal
         self.wait = wait
+
+
+class _Body:
+    """The body of one call, which knows whether it has been sent: before, nothing can be made.
+
+    Parameters
+    ----------
+    fields
+        What is in it.
+    """
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._text = json.dumps(fields).encode()
+        self.is_sent = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that describe it."""
+        return {"Content-Type": "application/json", "Content-Length": str(len(self._text))}
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Give it to a connection that has taken the head."""
+        self.is_sent = True
+        yield self._text
 
 
 class Upstream:
@@ -140,10 +170,14 @@ class Upstream:
                 verify=self._trusted,
                 trust_env=False,  # no proxy, no credentials of the environment
                 follow_redirects=False,
+                limits=_POOL,
                 timeout=httpx.Timeout(self._settings.timeout_seconds, connect=_CONNECT_SECONDS),
             )
         url = f"{self._settings.base_url.rstrip('/')}/images/generations"
-        request = self._client.build_request("POST", url, json=fields, headers=self._key())
+        body = _Body(fields)
+        request = self._client.build_request(
+            "POST", url, content=body.parts(), headers={**self._key(), **body.headers}
+        )
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 return await self._exchange(self._client, request, paid)
@@ -154,20 +188,22 @@ class Upstream:
                 ),
                 None,
             ) from error
-        except (TimeoutError, httpx.TimeoutException) as error:
-            paid()  # nobody knows: the picture may have been made
-            raise _refusal(
+        except (httpx.HTTPError, TimeoutError, asyncio.CancelledError) as error:
+            if body.is_sent:
+                paid()  # nobody knows: the picture may have been made
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise self._no_answer(error) from error
+
+    def _no_answer(self, error: Exception) -> RequestRefusedError:
+        if isinstance(error, TimeoutError | httpx.TimeoutException):
+            return _refusal(
                 Outcome.TIMEOUT,
                 504,
                 "upstream_timeout",
                 f"the hosted API did not answer within {self._settings.timeout_seconds:g} s",
-            ) from error
-        except httpx.HTTPError as error:
-            paid()
-            raise _failed("upstream_broken", "the hosted API broke off its answer") from error
-        except asyncio.CancelledError:
-            paid()
-            raise
+            )
+        return _failed("upstream_broken", "the hosted API broke off its answer")
 
     async def _exchange(
         self, client: httpx.AsyncClient, request: httpx.Request, paid: Callable[[], None]
@@ -194,8 +230,18 @@ def _reason(error: Exception) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() and len(text) < len("1000000") else None
+    """Give the seconds that an API asks to wait: it may say how many, or until when."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text) if len(text) < len("1000000") else None
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    # A date without a zone is in UTC, as all dates of HTTP are.
+    until = until if until.tzinfo is not None else until.replace(tzinfo=UTC)
+    seconds = math.ceil((until - datetime.now(UTC)).total_seconds())
+    return float(min(max(seconds, 0), _LONGEST_ASKED_SECONDS))
 
 
 def _meaning(response: httpx.Response, body: bytes) -> Exception:
