@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from starlette.datastructures import Headers
@@ -14,7 +15,7 @@ from imagegen.contract import Outcome
 from imagegen.errors import RequestRefusedError
 from imagegen.server.jobs import given_up
 
-__all__ = ["READ_SECONDS", "EarlyAnswers", "read_body"]
+__all__ = ["READ_SECONDS", "Bodies", "EarlyAnswers", "read_body"]
 
 READ_SECONDS = 30.0
 """For the whole body: connections that trickle must not add up."""
@@ -28,7 +29,54 @@ def _refuse(status: int, code: str, message: str) -> NoReturn:
     raise RequestRefusedError(outcome=Outcome.INVALID, status=status, code=code, message=message)
 
 
-async def read_body(request: Request, *, most: int) -> bytes:
+class Bodies:
+    """Bounds the memory of all bodies that are not accepted work yet, beyond what each may have.
+
+    Ordinary bodies are always taken: the number of connections bounds them. So is a larger one
+    while there is no other.
+
+    Parameters
+    ----------
+    most
+        Bytes of all together, without the ordinary ones of each.
+    ordinary
+        Bytes of each that are not counted.
+    """
+
+    def __init__(self, most: int, *, ordinary: int) -> None:
+        self.most = most
+        self.taken = 0
+        self._ordinary = ordinary
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Callable[[int], None]]:
+        """Give what is to be told the size of a body, in bytes, before it has it.
+
+        It raises a :class:`RequestRefusedError` with status 503 when there is no room.
+        """
+        held = 0
+
+        def grow(size: int) -> None:
+            nonlocal held
+            more = max(0, size - self._ordinary - held)
+            if self.taken > held and self.taken + more > self.most:
+                raise RequestRefusedError(
+                    outcome=Outcome.BUSY,
+                    status=503,
+                    code="too_many_bodies",
+                    message="large bodies of other requests are being read; try again later",
+                    retry_after=1,
+                )
+            held += more
+            self.taken += more
+
+        try:
+            yield grow
+        finally:
+            self.taken -= held
+
+
+async def read_body(request: Request, *, most: int, grow: Callable[[int], None]) -> bytes:
     """Read a JSON body.
 
     Parameters
@@ -37,12 +85,14 @@ async def read_body(request: Request, *, most: int) -> bytes:
         The request, unread.
     most
         Bytes that the body must not exceed.
+    grow
+        Told how many bytes the body will have after each of its parts; see :class:`Bodies`.
 
     Raises
     ------
     RequestRefusedError
         Status 415 if the body claims to be anything but plain JSON, 413 if it is too large, 408 if
-        it does not arrive in time, 499 if the client goes away.
+        it does not arrive in time, 499 if the client goes away; and what `grow` raises.
     """
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
     # Tools such as `kubectl create --raw` name no type. Browsers would send such a body to any
@@ -62,9 +112,10 @@ async def read_body(request: Request, *, most: int) -> bytes:
     try:
         async with asyncio.timeout(READ_SECONDS):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
+                if len(body) + len(chunk) > most:
                     _refuse(413, "body_too_large", f"the body must not exceed {most} bytes")
+                grow(len(body) + len(chunk))
+                body += chunk
     except ClientDisconnect:
         raise given_up(Outcome.CANCELLED) from None
     except TimeoutError:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -118,12 +118,14 @@ async def _admit(request: Request, state: ServerState, arrived: float) -> Job:
             message="too many connections are open; try again later",
             retry_after=1,
         )
-    body = await _whole_body(request, state, most=rules.max_body_bytes)
     loop = asyncio.get_running_loop()
-    if rules.upscales:  # decoding the source would keep all others waiting
-        wanted = await loop.run_in_executor(_ENCODERS, rules.check, body, request.headers)
-    else:
-        wanted = rules.check(body, request.headers)
+    with state.bodies.one() as grow:
+        body = await _whole_body(request, state, most=rules.max_body_bytes, grow=grow)
+        if rules.upscales:  # decoding the source would keep all others waiting
+            wanted = await loop.run_in_executor(_ENCODERS, rules.check, body, request.headers)
+        else:
+            wanted = rules.check(body, request.headers)
+        del body
     longest = state.settings.request_timeout_seconds
     job = Job(
         request=wanted,
@@ -137,7 +139,9 @@ async def _admit(request: Request, state: ServerState, arrived: float) -> Job:
     return job
 
 
-async def _whole_body(request: Request, state: ServerState, *, most: int) -> bytes:
+async def _whole_body(
+    request: Request, state: ServerState, *, most: int, grow: Callable[[int], None]
+) -> bytes:
     """Read the body of a request that is not accepted work yet: a server that closes lets it go."""
     loop = asyncio.get_running_loop()
 
@@ -145,7 +149,7 @@ async def _whole_body(request: Request, state: ServerState, *, most: int) -> byt
         reading.cancel()
 
     with state.arriving(lambda: loop.call_soon_threadsafe(let_go)):
-        reading = asyncio.create_task(read_body(request, most=most))
+        reading = asyncio.create_task(read_body(request, most=most, grow=grow))
         try:
             return await reading
         except asyncio.CancelledError:

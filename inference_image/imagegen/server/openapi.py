@@ -47,7 +47,7 @@ _ERRORS: Final = {
     "429": "Too much waits already, or the image could not be ready in time (Retry-After).",
     "499": "The client went away; nobody sees this.",
     "500": "The image could not be made, or is broken and not delivered.",
-    "503": "Not ready, stopping, or no memory for such an image.",
+    "503": "Not ready, stopping, too much to read, or no memory for such an image.",
     "504": "The image was not ready in time.",
 }
 

@@ -34,6 +34,9 @@ class Limits:
     max_user_characters: int = 512
     max_guidance_scale: float = 50.0
     max_body_bytes: int = 65536
+    """Of a body without a source."""
+    max_bodies_bytes: int = 256 << 20
+    """Of all bodies together that are being read or checked, beyond the above of each."""
 
 
 @dataclass(frozen=True)

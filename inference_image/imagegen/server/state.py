@@ -11,6 +11,7 @@ from imagegen.contract import Outcome
 from imagegen.engines.base import Engine, GenerationSettings
 from imagegen.errors import RequestRefusedError
 from imagegen.server.admission import Admission, Bounds
+from imagegen.server.body import Bodies
 from imagegen.server.costs import CostModel
 from imagegen.server.jobs import Job, draining
 from imagegen.server.metrics import ServerMetrics
@@ -41,8 +42,10 @@ class ServerState:
     def __init__(self, settings: ServeSettings, metrics: ServerMetrics) -> None:
         self.settings = settings
         self.metrics = metrics
+        limits = settings.limits
         self.costs = CostModel()
-        self.memory_limits = MemoryLimits(settings.limits.max_batch_size)
+        self.memory_limits = MemoryLimits(limits.max_batch_size)
+        self.bodies = Bodies(limits.max_bodies_bytes, ordinary=limits.max_body_bytes)
         self.admission = Admission(
             Bounds(
                 requests=settings.queue_capacity,

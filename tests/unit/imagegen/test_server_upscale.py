@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +19,7 @@ from PIL import Image
 
 from imagegen import contract
 from imagegen.server.settings import Defaults, Limits
-from tests.unit.imagegen.conftest import Running, running, settings_for
+from tests.unit.imagegen.conftest import PATIENCE_SECONDS, Running, running, settings_for
 
 SCALE = 2
 
@@ -87,6 +90,43 @@ def test_what_cannot_be_enlarged_is_refused(
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert words in answer.json()["error"]["message"]
+
+
+def long(size: int) -> bytes:
+    """Give a request that its white space makes so long."""
+    return json.dumps({"prompt": "a kite", "image": source()}).encode().ljust(size)
+
+
+def wait_until_taken(enlarger: Running, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while enlarger.server.state.bodies.taken != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_all_bodies_together_have_a_bound_that_ordinary_ones_do_not_feel(
+    enlarger: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = enlarger.settings.limits.max_body_bytes
+    monkeypatch.setattr(enlarger.server.state.bodies, "most", 12_000)
+    head = (
+        b"POST /v1/images/generations HTTP/1.1\r\nHost: kites\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 80000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", enlarger.settings.port)) as slow:
+        slow.sendall(head + b" " * (ordinary + 10_000))
+        wait_until_taken(enlarger, 10_000)
+        answer = enlarger.post(long(ordinary + 2_001))
+
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "too_many_bodies"
+        assert answer.headers["Retry-After"] == "1"
+        assert enlarger.post(long(ordinary)).status_code == 200
+        assert enlarger.post(long(ordinary + 2_000)).status_code == 200
+        wait_until_taken(enlarger, 10_000)
+    wait_until_taken(enlarger, 0)
+    assert enlarger.post(long(ordinary + 13_000)).status_code == 200, "there is no other one"
+    wait_until_taken(enlarger, 0)
 
 
 def test_the_description_asks_for_a_source(enlarger: Running) -> None:
