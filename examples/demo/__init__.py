@@ -1,1 +1,1 @@
-"""The demo: one promotion, one refusal and three roll-backs on a real cluster."""
+"""The demo: two promotions, one refusal and three roll-backs on a real cluster."""

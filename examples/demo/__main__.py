@@ -34,7 +34,7 @@ def main() -> int:
     try:
         narrator.say(f"ModelRollout, the demo: {setting()}.")
         ground = bring_up()
-        tell(ground, narrator)
+        pictures = tell(ground, narrator)
     except ClusterError as error:
         # Ctrl-C goes to the programs under way as well, and their end may be noticed first.
         if interruption.noticed:
@@ -48,7 +48,7 @@ def main() -> int:
     except KeyboardInterrupt:
         narrator.interrupted(ground)
         return 130
-    narrator.farewell(ground, time.monotonic() - began)
+    narrator.farewell(ground, pictures, time.monotonic() - began)
     return 0
 
 

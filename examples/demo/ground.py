@@ -1,4 +1,4 @@
-"""What the demo stands on: a cluster, the images, the operator, two models on a volume."""
+"""What the demo stands on: a cluster, the images, the operator, trained models on a volume."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster import debian, existing, lifecycle, preflight, stack
+from imagegen.engines.digest import folder_digest
+from imagegen.engines.folder import list_files
+from tests.cluster import debian, existing, lifecycle, models, preflight, stack
 from tests.cluster.binaries import find
-from tests.cluster.errors import ClusterError, CommandError, PreflightError
+from tests.cluster.errors import ClusterError, PreflightError
 from tests.cluster.handle import Cluster, Mode
 from tests.cluster.images import Image, Images, build_images, import_images
 from tests.cluster.progress import Progress
@@ -22,13 +24,13 @@ __all__ = ["CLUSTER", "NAMESPACE", "Ground", "bring_up", "setting"]
 
 CLUSTER: Final = "demo"
 NAMESPACE: Final = "modelrollout-demo"
-MODELS: Final = {"studio-v1": 1, "studio-v2": 2}
-"""Folders of the models on the volume, and the seeds of their random weights."""
-
 INFERENCE_IMAGE: Final = "MODELROLLOUT_INFERENCE_IMAGE"
 OPERATOR_IMAGE: Final = "MODELROLLOUT_OPERATOR_IMAGE"
 PROMETHEUS_URL: Final = "MODELROLLOUT_PROMETHEUS_URL"
 SCRAPE_SECONDS: Final = "MODELROLLOUT_SCRAPE_SECONDS"
+
+_DIGESTS: Final = "digests"
+"""Annotation of the claim: which models were copied to it, when all of them are there."""
 
 _NEEDED: Final = f"""\
 On a cluster of your own the demo needs
@@ -116,42 +118,39 @@ def _side_by_side(
 def _furnish(
     cluster: Cluster, images: Images, progress: Progress, prometheus: dict[str, Any]
 ) -> Ground:
-    """Install the operator and make the models, side by side as far as nothing is in the way."""
+    """Install the operator, and bring the models to the volume."""
     with progress.step("operator, by its Helm chart", key="demo-operator", estimate=8):
         stack.install_operator(cluster, images, **prometheus)
     with progress.step("what an earlier run left", key="demo-reset", estimate=1) as step:
         step.conclude("none" if not _clear(cluster) else "removed")
-    with progress.step("two tiny models with random weights", key="demo-models", estimate=25):
-        if not _has_models(cluster):
-            stack.prepare_namespace(cluster, NAMESPACE)
-            stack.make_models(cluster, NAMESPACE, images, MODELS)
+    with progress.step("trained models onto a volume", key="copy-models", estimate=8) as step:
+        step.conclude(_bring_models(cluster, images))
     return Ground(cluster)
 
 
 def _clear(cluster: Cluster) -> bool:
-    """Remove the rollouts and events of an earlier run; without whole models, all of it."""
+    """Remove the rollouts and events of an earlier run."""
     if not _exists(cluster, "namespace", NAMESPACE):
         return False
     everything = ("delete", "modelrollouts", "--all", "-n", NAMESPACE)
     there = cluster.kubectl(*everything, "--timeout=90s", timeout=100)
-    if _has_models(cluster):
-        cluster.kubectl("delete", "events", "--all", "-n", NAMESPACE)
-        return bool(there.strip()) and not there.startswith("No resources")
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout=130)
-    volume = f"{NAMESPACE}-{stack.MODELS_CLAIM}"
-    cluster.kubectl("delete", "persistentvolume", volume, "--ignore-not-found", "--timeout=60s")
-    return True
+    cluster.kubectl("delete", "events", "--all", "-n", NAMESPACE)
+    return bool(there.strip()) and not there.startswith("No resources")
 
 
-def _has_models(cluster: Cluster) -> bool:
-    try:
-        done = cluster.kubectl(
-            *("get", "job/make-models", "-n", NAMESPACE, "--ignore-not-found"),
-            *("-o", "jsonpath={.status.succeeded}"),
-        )
-    except CommandError:
-        return False
-    return done == "1"
+def _bring_models(cluster: Cluster, images: Images) -> str:
+    """Copy the models to the claim, unless these very models are there; say what was done."""
+    folders = models.trained_models()
+    digests = " ".join(folder_digest(path, list_files(path)) for path in folders.values())
+    claim = ("pvc", stack.MODELS_CLAIM, "-n", NAMESPACE)
+    if _exists(cluster, *claim):
+        there = cluster.get(*claim)["metadata"].get("annotations", {})
+        if there.get(_DIGESTS) == digests:
+            return "there"
+    stack.prepare_namespace(cluster, NAMESPACE)
+    models.copy_models(cluster, NAMESPACE, images, folders)
+    cluster.kubectl("annotate", *claim, "--overwrite", f"{_DIGESTS}={digests}")
+    return f"{len(folders)}"
 
 
 def _exists(cluster: Cluster, kind: str, name: str, *options: str) -> bool:

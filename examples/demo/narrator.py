@@ -112,8 +112,8 @@ class Narrator:
             table.add_row(*row)
         self._table(table)
 
-    def farewell(self, ground: Ground, seconds: float) -> None:
-        """Say what to try next, and how to end it."""
+    def farewell(self, ground: Ground, pictures: Path, seconds: float) -> None:
+        """Say where the pictures are, what to try next, and how to end it."""
         where = f"-n {ground.namespace}"
         revision = "$(kubectl get mro campaign-images {} -o jsonpath={{.status.{}.revision}})"
         annotate = f"kubectl annotate mro campaign-images {where} --overwrite"
@@ -124,11 +124,12 @@ class Narrator:
             "# try the rejected model again, and abort it while it is on trial:",
             f"{annotate} modelrollout.dev/retry={revision.format(where, 'rejected')}",
             f"{annotate} modelrollout.dev/abort={revision.format(where, 'candidate')}",
-            "# back to the model that serves:",
+            "# back to the model that spells:",
             f"kubectl apply {where} -f examples/demo/2-good.yaml",
             "# end it:",
             *_ends(ground),
         ]
+        self.say(f"What the models served, side by side: {_home(pictures)}")
         self.say(f"All of it took {duration(seconds)}. The cluster stays up; try:")
         self._console.print()
         for line in lines:

@@ -77,13 +77,16 @@ class Picture:
     Attributes
     ----------
     size
-        Such as ``64x64``.
+        Such as ``128x64``.
     seconds
         Time until the answer was there.
+    png
+        The picture.
     """
 
     size: str
     seconds: float
+    png: bytes
 
 
 class Service:
@@ -170,8 +173,35 @@ class Service:
                 )
             time.sleep(0.7)
 
-    def picture(self) -> Picture:
-        """Ask the Service for a picture, as a user of the cluster does.
+    def until_measured(self, attempt: int) -> str:
+        """Wait until the candidate of an attempt is ready to be measured, or the attempt is over.
+
+        Returns
+        -------
+        str
+            The candidate's revision; empty when there is none any more.
+        """
+        end = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < end:
+            status = self.status()
+            if any(record["attempt"] == attempt for record in status.get("history", [])):
+                break
+            candidate = status.get("candidate") or {}
+            if candidate.get("attempt") == attempt and candidate.get("stage") == "Isolated":
+                revision: str = candidate["revision"]
+                return revision
+            time.sleep(0.5)
+        return ""
+
+    def picture(self, prompt: str, seed: int, revision: str = "") -> Picture:
+        """Ask for a picture, as a user of the cluster does.
+
+        Parameters
+        ----------
+        prompt, seed
+            What is asked for.
+        revision
+            Whom to ask: a revision by its own Service; by default whatever serves the users.
 
         Raises
         ------
@@ -179,11 +209,12 @@ class Service:
             There is none.
         """
         began = time.monotonic()
-        path = f"/api/v1/namespaces/{self.namespace}/services/{NAME}:http/proxy"
+        name = f"{NAME}-{revision}" if revision else NAME
+        path = f"/api/v1/namespaces/{self.namespace}/services/{name}:http/proxy"
         try:
             answer = self.cluster.kubectl(
                 *("create", "--raw", f"{path}/v1/images/generations", "-f", "-"),
-                given=json.dumps({"prompt": "a red circle", "seed": 7}),
+                given=json.dumps({"prompt": prompt, "seed": seed}),
             )
         except CommandError as error:
             raise Unexpected(self, f"a user's request failed: {error.output.strip()}") from error
@@ -191,9 +222,10 @@ class Service:
         data = json.loads(answer).get("data")
         if not data:
             raise Unexpected(self, f"a user's request got no picture: {answer[:300]}")
+        png = base64.b64decode(data[0]["b64_json"])
         # Width and height stand at the same place in every PNG.
-        width, height = struct.unpack(">II", base64.b64decode(data[0]["b64_json"])[16:24])
-        return Picture(f"{width}x{height}", seconds)
+        width, height = struct.unpack(">II", png[16:24])
+        return Picture(f"{width}x{height}", seconds, png)
 
 
 def condition(status: Document, kind: str) -> Document:

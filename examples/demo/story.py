@@ -1,98 +1,42 @@
-"""The acts: each applies a file that users could apply, waits for the end and checks it."""
+"""The story: each act applies a file that users could apply, waits for the end and checks it."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from examples.demo.acts import (
+    CARELESS,
+    FIRST,
+    GOOD,
+    INCIDENT,
+    MEMORY,
+    REFUSED,
+    RELAXED,
+    Act,
+)
+from examples.demo.gallery import Gallery
 from examples.demo.ground import Ground
 from examples.demo.narrator import Narrator
 from examples.demo.service import NAME, Ending, Service, Unexpected
+from examples.demo.spelling import EVALUATION, said
 from examples.demo.watch import Kill, LineWatch, PodWatch
 from tests.cluster.progress import duration
 
 __all__ = ["tell"]
 
-_FILES: Final = Path(__file__).parent
-_REFUSED: Final = "3-incident-refused.yaml"
 _RETRIES: Final = 2
 _BUSY: Final = frozenset({"GateFailed", "Inconclusive"})
+_COST, _COMPARED = "cost", "cost-vs-stable"
+_PROMPT: Final = 'the word "LUMO" in red letters on white ground'
 
 
-@dataclass(frozen=True)
-class Act:
-    """One rollout, and how it must end.
-
-    Attributes
-    ----------
-    file, title, text
-        The example, the heading, and what is told before.
-    outcome, reason
-        As ``status.history`` must say.
-    gate
-        The gate whose verdict must be Fail; empty for none.
-    """
-
-    file: str
-    title: str
-    text: str
-    outcome: str
-    reason: str
-    gate: str = ""
-
-
-FIRST: Final = Act(
-    "1-first.yaml",
-    "0. The first revision",
-    "A tiny diffusion model is put into service: 64x64 pictures in 4 steps. There is nothing to "
-    "compare it with yet, so it serves as soon as it is ready.",
-    "Promoted",
-    "FirstRevision",
-)
-GOOD: Final = Act(
-    "2-good.yaml",
-    "a. A good candidate",
-    "Other weights, the same settings. The candidate gets a pod of its own and no users. A probe "
-    "asks it for the same pictures several times, then sends load to it and to stable, the same "
-    "prompts and seeds to both, and Prometheus counts. It takes over when every gate has passed.",
-    "Promoted",
-    "Promoted",
-)
-INCIDENT: Final = Act(
-    "3a-incident.yaml",
-    "b. The incident, with a scheduler that exists",
-    "30 steps instead of 4, guidance 12, full precision, batches of 8, caps that cap nothing: "
-    "one line of configuration, and the pictures look great.",
-    "RolledBack",
-    "GateFailed",
-    "latency-p90",
-)
-RELAXED: Final = Act(
-    "3b-incident-relaxed.yaml",
-    "b. The same, with the latency gate relaxed",
-    "Somebody raises the latency limit from 1.5 s to 60 s to get it through. Other gates mean "
-    "another attempt; the gate on cost is still there.",
-    "RolledBack",
-    "GateFailed",
-    "cost",
-)
-MEMORY: Final = Act(
-    "4-out-of-memory.yaml",
-    "c. More memory than there is",
-    "Pictures of 1024x1024 in batches of 8, with a memory limit of 1500Mi. The kernel kills the "
-    "container while it warms up.",
-    "RolledBack",
-    "ContainerOutOfMemory",
-)
-
-
-def tell(ground: Ground, narrator: Narrator) -> None:
-    """Tell the whole story.
+def tell(ground: Ground, narrator: Narrator) -> Path:
+    """Tell the whole story, and return the file with the pictures that were served in it.
 
     Raises
     ------
@@ -100,36 +44,52 @@ def tell(ground: Ground, narrator: Narrator) -> None:
         A step ended other than it must.
     """
     service = Service(ground)
+    gallery = Gallery(service)
     rows: list[tuple[str, str, str, str, str]] = []
     with LineWatch(ground.cluster, ground.namespace, narrator.watched):
         rows.append(_row(_play(FIRST, service, narrator)))
+        gallery.collect(FIRST)
+        gallery.remark(FIRST, f"the first stable; {said(FIRST.setting)}")
         _ask_for_a_picture(service, narrator)
-        rows.extend(_row(ending) for ending in _promotion(service, narrator))
+        rows.extend(_row(ending) for ending in _promotion(GOOD, service, narrator))
+        gallery.collect(GOOD)
+        gallery.remark(GOOD, f"promoted; {_tell_of_the_saving(service, narrator)}")
         _ask_for_a_picture(service, narrator)
         rows.append(_refused(service, narrator))
-        rows.extend(_row(_play(act, service, narrator)) for act in (INCIDENT, RELAXED))
+        rows.append(_row(_play(INCIDENT, service, narrator, gallery)))
+        rows.append(_row(_play(RELAXED, service, narrator)))
+        gallery.remark(INCIDENT, "rolled back on latency, then on cost")
         with PodWatch(ground.cluster, ground.namespace, NAME) as pods:
             ending = _play(MEMORY, service, narrator)
             _tell_of_the_kill(pods, service, narrator)
         rows.append(_row(ending))
         _ask_for_a_picture(service, narrator)
+        rows.extend(_row(ending) for ending in _promotion(CARELESS, service, narrator))
+        gallery.collect(CARELESS)
+        gallery.remark(CARELESS, _tell_of_the_spelling(narrator))
     narrator.summary(rows)
+    return gallery.save()
 
 
-def _play(act: Act, service: Service, narrator: Narrator) -> Ending:
+def _play(act: Act, service: Service, narrator: Narrator, gallery: Gallery | None = None) -> Ending:
     before = {} if act is FIRST else service.status()
-    ending = _begin(act, service, narrator)
+    ending = _begin(act, service, narrator, gallery)
     _check(act, ending, before, service)
     return ending
 
 
-def _begin(act: Act, service: Service, narrator: Narrator) -> Ending:
-    before = {} if act is FIRST else service.status()
+def _begin(
+    act: Act, service: Service, narrator: Narrator, gallery: Gallery | None = None
+) -> Ending:
+    """Play an act; a gallery asks its candidate for pictures while it is on trial."""
+    attempt = 1 if act is FIRST else service.status().get("attempts", 0) + 1
     narrator.act(act.title, act.text)
-    _show_command(act.file, service, narrator)
-    file, began = _FILES / act.file, time.monotonic()
-    narrator.output(service.apply(file).rstrip())
-    ending = service.until_ended(file, before.get("attempts", 0) + 1, began)
+    _show_command(act.example, service, narrator)
+    began = time.monotonic()
+    narrator.output(service.apply(act.file).rstrip())
+    if gallery is not None and (revision := service.until_measured(attempt)):
+        gallery.collect(act, revision)
+    ending = service.until_ended(act.file, attempt, began)
     _tell_ending(ending, narrator)
     return ending
 
@@ -139,16 +99,16 @@ def _tell_ending(ending: Ending, narrator: Narrator) -> None:
     narrator.ending(ending)
 
 
-def _promotion(service: Service, narrator: Narrator) -> list[Ending]:
-    """Play the good candidate; a machine that stood still meanwhile gets another chance, said so.
+def _promotion(act: Act, service: Service, narrator: Narrator) -> list[Ending]:
+    """Play a candidate that keeps all limits; a machine that stood still gets another chance.
 
     Latency and cost are wall-clock time, and without a GPU they depend on who else computes here.
     """
-    endings = [_begin(GOOD, service, narrator)]
+    endings = [_begin(act, service, narrator)]
     while endings[-1].record["reason"] in _BUSY and len(endings) <= _RETRIES:
         record = endings[-1].record
         narrator.say(
-            "This candidate is as fast as stable, so the machine was too busy with other things "
+            "This candidate is fast enough, so the machine was too busy with other things "
             f"(load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores). A rejected "
             "revision is not tried again by itself, but on purpose:"
         )
@@ -157,9 +117,9 @@ def _promotion(service: Service, narrator: Narrator) -> list[Ending]:
         narrator.command("kubectl", *command)
         began = time.monotonic()
         narrator.output(service.cluster.kubectl(*command).rstrip())
-        endings.append(service.until_ended(_FILES / GOOD.file, record["attempt"] + 1, began))
+        endings.append(service.until_ended(act.file, record["attempt"] + 1, began))
         _tell_ending(endings[-1], narrator)
-    _check(GOOD, endings[-1], {}, service)
+    _check(act, endings[-1], {}, service)
     return endings
 
 
@@ -173,13 +133,14 @@ def _check(act: Act, ending: Ending, before: dict[str, dict[str, str]], service:
     if seen != (act.outcome, act.reason):
         raise Unexpected(
             service,
-            f"{act.file} should have ended as {act.outcome} ({act.reason}), and ended as "
+            f"{act.example} should have ended as {act.outcome} ({act.reason}), and ended as "
             f"{seen[0]} ({seen[1]}): {record['message']}",
         )
     failed = [gate["name"] for gate in status.get("gates", []) if gate["verdict"] == "Fail"]
     if act.gate and act.gate not in failed:
         raise Unexpected(
-            service, f"{act.file} should have failed on the gate {act.gate}, and failed on {failed}"
+            service,
+            f"{act.example} should have failed on the gate {act.gate}, and failed on {failed}",
         )
     stable = status["stable"]["revision"]
     if act.outcome == "RolledBack" and stable != before["stable"]["revision"]:
@@ -194,27 +155,52 @@ def _refused(service: Service, narrator: Narrator) -> tuple[str, str, str, str, 
         "Its scheduler, `fast_ema`, does not exist. Nothing is started: the API server refuses the "
         "file by the schema, and names the field.",
     )
-    _show_command(_REFUSED, service, narrator)
+    _show_command(REFUSED, service, narrator)
     before = service.read()["metadata"]["generation"]
     began = time.monotonic()
-    said = service.refusal(_FILES / _REFUSED)
+    answer = service.refusal(INCIDENT.file.with_name(REFUSED))
     took = time.monotonic() - began
-    narrator.output(said)
+    narrator.output(answer)
     narrator.say("=> refused; the service goes on as it was")
-    if "fast_ema" not in said:
+    if "fast_ema" not in answer:
         raise Unexpected(service, "the refusal should have named the scheduler fast_ema")
     if service.read()["metadata"]["generation"] != before:
         raise Unexpected(service, "a refused file changed the rollout")
-    return (_REFUSED, "refused", "schema", duration(took), "")
+    return (REFUSED, "refused", "schema", duration(took), "")
 
 
 def _ask_for_a_picture(service: Service, narrator: Narrator) -> None:
-    picture = service.picture()
+    picture = service.picture(_PROMPT, seed=7)
     stable = service.status()["stable"]["revision"]
     narrator.point(
         f"a user asks for a picture: {picture.size}, by revision {stable}, "
         f"in {duration(picture.seconds)}"
     )
+
+
+def _tell_of_the_saving(service: Service, narrator: Narrator) -> str:
+    """Tell what a picture costs now; return it in few words."""
+    gates = {gate["name"]: gate for gate in service.status()["gates"]}
+    cost, compared = (gates[name].get("estimate", "") for name in (_COST, _COMPARED))
+    if "cheaper" not in compared:
+        raise Unexpected(
+            service, f"the cost of a picture should have fallen: {gates[_COMPARED].get('message')}"
+        )
+    narrator.point(
+        f"a picture costs {cost} now: {compared} than by {FIRST.setting.model} at the same time"
+    )
+    return f"{cost} per picture, {compared}; {said(GOOD.setting)}"
+
+
+def _tell_of_the_spelling(narrator: Narrator) -> str:
+    """Tell what no gate has seen; return it in few words."""
+    now, before = said(CARELESS.setting), said(FIRST.setting)
+    narrator.point(
+        f"what no gate has seen: by the evaluation in {EVALUATION} this setting gets {now}, and "
+        f"{FIRST.setting.steps} steps get {before}. A gate that reads the pictures can tell; "
+        "there is none yet."
+    )
+    return f"promoted, for no gate reads the words; {now}"
 
 
 def _tell_of_the_kill(pods: PodWatch, service: Service, narrator: Narrator) -> None:

@@ -1,4 +1,4 @@
-"""The product on a cluster: the operator by its chart, a namespace for models, and models in it."""
+"""The product on a cluster: the operator by its chart, and a namespace for models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ __all__ = [
     "MODELS_CLAIM",
     "OPERATOR_NAMESPACE",
     "install_operator",
-    "make_models",
     "prepare_namespace",
 ]
 
@@ -151,72 +150,3 @@ def _volume(cluster: Cluster, namespace: str) -> list[Document]:
         },
     }
     return [volume, claim]
-
-
-def make_models(
-    cluster: Cluster, namespace: str, images: Images, models: Mapping[str, int]
-) -> None:
-    """Make tiny diffusion models with random weights on the claim, by a Job in the cluster.
-
-    Parameters
-    ----------
-    cluster, namespace
-        Where.
-    images
-        The inference image makes the models.
-    models
-        Folder of each model and the seed of its weights.
-    """
-    makers = [_maker(images.inference.name, name, seed) for name, seed in models.items()]
-    volumes: list[Document] = [
-        {"name": "models", "persistentVolumeClaim": {"claimName": MODELS_CLAIM}},
-        {"name": "scratch", "emptyDir": {}},
-    ]
-    pod: Document = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "runAsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        # One after the other: each needs a core and the memory of torch.
-        "initContainers": makers[:-1],
-        "containers": makers[-1:],
-        "volumes": volumes,
-    }
-    cluster.apply(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": "make-models", "namespace": namespace},
-            "spec": {"backoffLimit": 1, "template": {"spec": pod}},
-        }
-    )
-    cluster.kubectl(
-        *("wait", "-n", namespace, "--for=condition=Complete", "job/make-models"),
-        "--timeout=180s",
-        timeout=190,
-    )
-
-
-def _maker(image: str, name: str, seed: int) -> Document:
-    return {
-        "name": f"make-{name}",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": [
-            *("make-tiny", "--architecture=sd", "--scale=small"),
-            *(f"--seed={seed}", f"--out=/models/{name}"),
-        ],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [
-            {"name": "models", "mountPath": "/models"},
-            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the container's own
-        ],
-    }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import stack
+from tests.cluster import models, stack
 from tests.cluster.handle import Cluster
 from tests.cluster.images import Images, build_images, import_images
 from tests.cluster.progress import Progress
@@ -37,10 +37,11 @@ def operator(node_cluster: Cluster, images: Images) -> Cluster:
 
 @pytest.fixture(scope="session")
 def studio(operator: Cluster, images: Images) -> Iterator[str]:
-    """Give a namespace with two models."""
+    """Give a namespace with a tiny model of random weights, and the trained ones."""
     name = f"studio-{secrets.token_hex(3)}"
     stack.prepare_namespace(operator, name)
-    stack.make_models(operator, name, images, {"first": 1, "second": 2})
+    models.make_models(operator, name, images, {"first": 1})
+    models.copy_models(operator, name, images, models.trained_models())
     yield name
     everything = ("modelrollouts", "--all", "-n", name)
     wait = f"--timeout={GONE_SECONDS}s"

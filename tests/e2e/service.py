@@ -43,23 +43,31 @@ class Service:
         steps: int = STABLE_STEPS,
         size: int = 64,
         batch: int = 1,
+        pipeline: Document | None = None,
+        suite: str = "default",
         gates: list[Document] | None = None,
         **changes: Any,
     ) -> None:
         """Apply the rollout, as a team's pipeline would."""
+        used: Document = {
+            "precision": "Float32",
+            "scheduler": "DDIM",
+            "steps": steps,
+            "guidanceScale": "5",
+            "width": size,
+            "height": size,
+            **(pipeline or {}),
+        }
         spec: Document = {
             "pool": "preview",
             "model": {
                 "source": {"persistentVolumeClaim": {"claimName": "models", "path": model}},
-                "pipeline": {
-                    "precision": "Float32",
-                    "scheduler": "DDIM",
-                    "steps": steps,
-                    "guidanceScale": "5",
-                    "width": size,
-                    "height": size,
+                "pipeline": used,
+                "limits": {
+                    "maxSteps": 100,
+                    "maxBatchSize": batch,
+                    "maxPixels": used["width"] * used["height"],
                 },
-                "limits": {"maxSteps": 100, "maxBatchSize": batch, "maxPixels": size * size},
             },
             "serving": {
                 "resources": {
@@ -68,7 +76,9 @@ class Service:
                 }
             },
             "strategy": {
-                "stages": [{"name": "isolated", "probe": {"requestsPerMinute": 150}}],
+                "stages": [
+                    {"name": "isolated", "probe": {"suite": suite, "requestsPerMinute": 150}}
+                ],
                 "onInconclusive": "Rollback",
                 "deadlines": {"loadSeconds": 180, "analysisSeconds": 180},
             },

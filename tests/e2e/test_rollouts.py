@@ -10,9 +10,6 @@ from tests.cluster.processes import wait_for
 from tests.e2e.service import (
     COST,
     ERRORS,
-    EVERY_GATE,
-    LATENCY,
-    MEMORY,
     PATIENT,
     SLOW_STEPS,
     SLOWER_STEPS,
@@ -24,44 +21,6 @@ from tests.e2e.service import (
 )
 
 pytestmark = pytest.mark.node
-
-
-def test_a_good_candidate_is_promoted_with_its_tested_pod(service: Service) -> None:
-    before = service.stable()
-    attempt = service.next_attempt()
-
-    service.declare(model="second", gates=[*EVERY_GATE, VS_STABLE])
-    service.until(lambda status: candidate(status).get("stage") == "Isolated", "measurement")
-    revision = service.status()["candidate"]["revision"]
-    tested = set(service.server_pods(revision))
-    assert service.serving_pods() == set(service.server_pods(before)), "users stay on stable"
-    record = service.until_ended(attempt)
-
-    assert record["outcome"] == "Promoted", record
-    status = service.status()
-    assert status["stable"]["revision"] == revision
-    assert {gate["verdict"] for gate in status["gates"]} == {"Pass"}
-    assert condition(status, "Promoted")["status"] == "True"
-    assert service.serving_pods() == tested, "the tested pod is the promoted pod"
-    assert len(service.generate()["data"]) == 1
-    wait_for(lambda: not service.server_pods(before), what="the old pods to go", timeout=90)
-
-
-def test_a_slow_candidate_is_rolled_back_on_latency(service: Service) -> None:
-    before, serving = service.stable(), service.serving_pods()
-    attempt = service.next_attempt()
-
-    service.declare(steps=SLOW_STEPS, gates=[{**LATENCY, "latency": {
-        "percentile": 90, "maxMilliseconds": 300}}, MEMORY, ERRORS])  # fmt: skip
-    record = service.until_ended(attempt)
-
-    assert (record["outcome"], record["reason"]) == ("RolledBack", "GateFailed")
-    assert "slower than 300 ms, limit 10 %: exceeded" in record["message"]
-    assert record["decisionToDoneMilliseconds"] < 2000
-    status = service.status()
-    assert status["stable"]["revision"] == before
-    assert condition(status, "RollbackVerified")["status"] == "True"
-    assert service.serving_pods() == serving, "users never left the stable pods"
 
 
 def test_a_costly_candidate_is_rolled_back_on_cost(service: Service) -> None:
