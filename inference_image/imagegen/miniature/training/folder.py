@@ -55,6 +55,10 @@ def assemble(unet: Any, vae: Any, encoder: Any, scheduler: Any | None = None) ->
 def save_folder(pipeline: Any, out: Path) -> None:
     """Save a pipeline with weights in half precision, as safetensors and JSON only."""
     pipeline.to("cpu", torch.float16).save_pretrained(out, safe_serialization=True)
+    for config in out.glob("*/config.json"):  # where parts were read from concerns nobody
+        settings = json.loads(config.read_text())
+        settings.pop("_name_or_path", None)
+        config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     # Without being asked for a precision, transformers computes in the one it finds here, and
     # diffusers in 32 bits.
     config = out / "text_encoder" / "config.json"
