@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelrollout.gates.sequential import (
@@ -25,6 +25,7 @@ from tests.unit.gates.latencies import ALPHA, Z_PASS, Strata, Z, latency, moment
     difference=st.floats(-1, 1),
     variance=st.floats(1e-3, 1),
 )
+@example(n_c=247, n_s=319, difference=0.140625, variance=0.125)
 def test_with_one_class_the_score_is_the_textbook_one(
     n_c: int, n_s: int, difference: float, variance: float
 ) -> None:
@@ -36,17 +37,19 @@ def test_with_one_class_the_score_is_the_textbook_one(
     # when it is judged
     judgement = latency(strata)
 
-    # then the verdict is where the score is beyond the line, and the interval says the same
+    # then the verdict is where the score is beyond the line, and the interval says the same;
+    # Pass is withheld where the score would show Fail if the times varied by 0.7 of what they do
     assert log_information(strata) == pytest.approx(information)
     line_fail, line_pass = (z * math.sqrt(planned) for z in (Z, Z_PASS))
     score_fail = information * (difference - math.log(1.10))
     score_pass = information * (difference - math.log(1.25))
-    if abs(score_fail - line_fail) > 1e-6 and abs(score_pass + line_pass) > 1e-6:
+    distances = score_fail - line_fail, score_fail - 0.7 * line_fail, score_pass + line_pass
+    if min(map(abs, distances)) > 1e-6:
         expected = (
             Verdict.FAIL
             if score_fail > line_fail
             else Verdict.PASS
-            if score_pass < -line_pass
+            if score_pass < -line_pass and score_fail < 0.7 * line_fail
             else Verdict.INCONCLUSIVE
         )
         assert judgement.verdict is expected
